@@ -1,0 +1,130 @@
+/* Configuration: one table (options.def) feeds parser, environment, --set, defaults, range checks and documentation.
+ *
+ * Two scopes. Global keys live in `struct config`; pool keys live in `struct profile`: at the top level they set what
+ * every agent type gets, below agentConfigs.TYPE they override it for that type. Precedence: --set, environment
+ * (WARMPOOL_POOL_SIZE), file, defaults. All strings and arrays are owned by the config. Not thread-safe; read-only
+ * after config_load(). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define AGENT_TYPE_MAX 31 /* bytes, without NUL: [a-z0-9][a-z0-9-]{0,30} */
+
+struct config_tmpfs { /* tmpfsLimits: {/tmp: 32m, /workspace: 64m, /dev/shm: 8m} */
+    char *path;
+    uint64_t size_bytes;
+};
+
+struct config_mount { /* volumeMounts: ["/host/path:/container/path[:rw]"], read-only unless :rw */
+    char *source, *target;
+    bool writable;
+};
+
+struct config_ulimit { /* ulimits: {nofile: 1024, nproc: "512:1024"} */
+    char *name;
+    int64_t soft, hard;
+};
+
+/* What one agent type's pool and containers are like. */
+struct profile {
+    char *agent_type;
+    /* container */
+    char *image;            /* image, else dockerImage */
+    char *user;             /* "swarm:swarm": a numeric uid of the container's own; anything else is passed on */
+    uint64_t memory_bytes;  /* memory */
+    uint32_t cpu_milli;     /* cpus; 0: no limit */
+    int64_t pids_limit;     /* pids */
+    int oom_score_adj;      /* oomScoreAdj */
+    int memory_swappiness;  /* memorySwappiness, -1: the engine's default */
+    char *network_mode;     /* isolated (bridge is the same), internal, none, or a network's name */
+    bool read_only_root;    /* readOnlyRootFs */
+    bool no_new_privileges; /* noNewPrivileges */
+    char **security_opts;   /* securityOpts, NULL-terminated, never NULL */
+    char **environment;     /* K=V, NULL-terminated: built in ones, then environment; agent type's own variables
+                               AGENT_TYPE, CONTAINER_ID, POOL_MODE, NODE_ENV are added by the executor */
+    char **command; /* template of argv for `task` requests, e.g. ["claude", "-p", "{{description}}"]; empty: none */
+    struct config_tmpfs *tmpfs;
+    size_t tmpfs_count;
+    struct config_mount *mounts;
+    size_t mount_count;
+    struct config_ulimit *ulimits;
+    size_t ulimit_count;
+    /* pool */
+    uint32_t pool_size, min_pool_size, max_pool_size; /* containers */
+    bool auto_scaling;
+    uint32_t scale_up_threshold, scale_down_threshold; /* percent */
+    uint64_t scaling_interval_ms, scale_cooldown_ms;
+    uint64_t max_container_age_ms, container_idle_timeout_ms, health_check_interval_ms;
+    bool enable_container_reuse;
+    uint32_t max_tasks_per_container; /* 0: no limit */
+    uint32_t max_queue;               /* waiting tasks */
+    uint64_t queue_timeout_ms;
+    /* tasks */
+    uint64_t timeout_ms;      /* deadline of a task; 0: none */
+    uint64_t kill_timeout_ms; /* between SIGTERM and SIGKILL */
+    uint64_t reset_timeout_ms;
+    uint64_t max_output_bytes; /* captured per stream; more is cut and said so */
+};
+
+struct config {
+    char *docker_host; /* NULL: $DOCKER_HOST, else the default socket */
+    char *state_dir;   /* absolute */
+    char *socket;      /* absolute */
+    enum log_level log_level;
+    bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
+    uint32_t max_concurrent_creates;
+    uint32_t max_total_containers;
+    uint64_t orphan_timeout_ms;
+    uint32_t uid_first, uid_count; /* uidRange: "2000000000-2000065535" */
+    uint32_t subnet_base;          /* networkSubnetPool "10.213.0.0/16", host byte order */
+    uint8_t subnet_prefix;
+    char **warmup_agent_types; /* NULL-terminated */
+    char **allow_unsafe;       /* names: "networkMode: host" is allowed by "host-network", see options.def */
+    struct profile defaults;   /* of agent types without one */
+    struct profile *profiles;  /* built in and configured */
+    size_t profile_count;
+};
+
+struct config_override {
+    const char *key, *value; /* "poolSize", "4"; agentConfigs.coder.memory works too; lists are comma-separated */
+};
+
+/* Loads `path` (NULL: $WARMPOOL_CONFIG, else /etc/warmpool/warmpool.yaml if it exists, else defaults only), the
+ * environment and `overrides`. On failure the message names file, line, key, value and what is allowed. Free with
+ * config_free(). */
+struct config *config_load(const char *path, const struct config_override *overrides, size_t override_count,
+                           struct error *err);
+
+/* As config_load(), from text that is in memory; `name` stands for the file in messages. No environment is read when
+ * `environment` is false. */
+struct config *config_parse(const char *text, size_t size, const char *name, bool environment,
+                            const struct config_override *overrides, size_t override_count, struct error *err);
+
+struct config *config_free(struct config *config); /* returns NULL */
+
+/* The profile for a type: its own, or a copy of the defaults under that name (which the caller frees with
+ * profile_free()). NULL with ERROR_INVALID for a malformed name, ERROR_NOT_FOUND for an unknown one under
+ * strictAgentTypes. The result is always the caller's copy. */
+struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err);
+struct profile *profile_free(struct profile *profile); /* returns NULL */
+
+bool agent_type_valid(const char *name);
+
+/* Default API socket and state directory as INTERFACES has them: root or not, environment. Caller frees. */
+char *config_default_socket(void);
+char *config_default_state_dir(void);
+
+/* Parsers that the command line shares. Durations: "500ms", "30s", "5m", "1h", or a bare number of milliseconds. Sizes:
+ * "64m", "512MB", "1g", "4096" bytes; binary multiples. -1 when malformed or out of range. */
+int parse_duration_ms(const char *text, uint64_t *milliseconds);
+int parse_size_bytes(const char *text, uint64_t *bytes);
+
+/* Prints the option table as Markdown (docs/CONFIGURATION.md), or the effective configuration as YAML. Into `out`. */
+struct buffer;
+void config_print_docs(struct buffer *out);
+void config_print_effective(const struct config *config, struct buffer *out);

@@ -1,0 +1,203 @@
+/* The composition root: owns pools, runners, the engine's use and maintenance; runs on one libuv loop and belongs to
+ * its thread. Callbacks come from the loop, never from inside a call of this interface. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "config/config.h"
+
+struct executor;
+struct task; /* of pool/task.h; opaque to users of this header */
+
+enum executor_mode {
+    EXECUTOR_POOLED,
+    EXECUTOR_FRESH, /* a new container for each task, removed afterwards; nothing is kept warm */
+};
+
+struct executor_options {
+    uv_loop_t *loop;
+    const struct config *config; /* must outlive the executor */
+    const struct log *log;
+    enum executor_mode mode;
+    uint32_t (*random)(void *user); /* NULL: the system's */
+    void *random_user;
+};
+
+/* Opens the state directory (ERROR_CONFLICT when another daemon holds it), writes the runner there, connects to the
+ * engine and begins to warm the pools of warmupAgentTypes. Returns before that is done; engine trouble shows in
+ * executor_status() and is retried. */
+int executor_open(struct executor **executor, const struct executor_options *options, struct error *err);
+
+/* Refuses new tasks; with `drain` waits for queued and running ones (else cancels them); removes every container,
+ * network, volume and directory of this instance; then calls `closed`, after which the executor is gone. A second call
+ * with drain false hurries the first. */
+void executor_close(struct executor *executor, bool drain, void (*closed)(void *user), void *user);
+
+/* --- state ---------------------------------------------------------------------------------------- */
+
+struct executor_status {
+    const char *instance; /* this state directory's random id */
+    const char *state_dir;
+    const char *engine_name, *engine_version, *engine_api_version, *engine_host;
+    bool engine_up;
+    char engine_error[ERROR_MESSAGE_MAX]; /* the last engine failure while it is down, "" else */
+    bool ready;                           /* every warm-up pool has its containers */
+    bool closing;
+    uint32_t warm_target, warm_now; /* containers over all pools while warming up: for progress */
+    uint32_t closing_left;          /* engine objects still to be removed while closing */
+    uint64_t uptime_ms;
+};
+void executor_status(const struct executor *executor,
+                     struct executor_status *status); /* pointers stay until the next call */
+
+/* --- tasks ---------------------------------------------------------------------------------------- */
+
+enum task_outcome { /* terminal states; UNKNOWN never leaves the executor */
+                    TASK_UNKNOWN = 0,
+                    TASK_EXITED,
+                    TASK_SIGNALED,
+                    TASK_TIMED_OUT,
+                    TASK_OOM_KILLED,
+                    TASK_CANCELLED,
+                    TASK_LOST,     /* its container or runner vanished while it ran */
+                    TASK_REJECTED, /* never started: queue timeout, no container could be made, the command could not be
+                                      executed */
+};
+const char *task_outcome_name(enum task_outcome outcome); /* "exited", "timed_out", ... */
+
+enum task_priority { PRIORITY_CRITICAL, PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_BACKGROUND };
+
+struct task_request {
+    const char *agent_type;
+    const char *id;           /* NULL: one is made */
+    const char *const *argv;  /* NULL-terminated, at least one, argv[0] not empty */
+    const char *const *env;   /* K=V, NULL-terminated, or NULL */
+    const char *workdir;      /* NULL: the profile's /workspace */
+    int64_t timeout_ms;       /* -1: the profile's; 0: none */
+    int64_t kill_timeout_ms;  /* -1: the profile's */
+    int64_t queue_timeout_ms; /* -1: the profile's */
+    int64_t max_output_bytes; /* -1: the profile's; per stream, of what is captured */
+    enum task_priority priority;
+    const void *stdin_data; /* given at once; copied */
+    size_t stdin_size;
+    bool stdin_stream; /* more comes through executor_task_stdin() */
+    bool fresh;        /* a container that never served another task */
+    bool capture;      /* collect stdout and stderr for the result */
+    bool stream;       /* call `output` */
+};
+
+struct task_resources { /* EXIT_UNMEASURED (UINT64_MAX) where not measured */
+    uint64_t cpu_us, memory_peak_bytes, disk_bytes, network_bytes, file_handles;
+    const char *memory_source; /* "rusage", "cgroup" or NULL */
+};
+
+struct task_result {
+    const char *task_id, *agent_type;
+    enum task_outcome outcome;
+    int exit_code;                 /* of the process, 128+N when signalled; -1 when it never ran */
+    int signal;                    /* 0: none */
+    int cli_exit_code;             /* what `warmpool run` exits with: 124, 125, 126, 127, 137, 128+N, or the task's */
+    const char *message;           /* what went wrong in words, "" for an ordinary end */
+    const uint8_t *output, *error; /* captured; NULL when not */
+    size_t output_size, error_size;
+    bool output_truncated, error_truncated;
+    bool hit; /* see DESIGN: dispatched without waiting for a container to be created */
+    bool pooled;
+    const char *container_id, *container_name; /* "" when none was reached */
+    uint64_t container_age_ms;
+    uint32_t exec_count;  /* tasks that the container has run, this one included */
+    uint64_t queue_us;    /* submitted to dispatched */
+    uint64_t dispatch_us; /* dispatched to exec, by the runner's and the daemon's clocks: round trip less run time */
+    uint64_t exec_us;     /* exec to exit, the runner's measure */
+    uint64_t total_us;    /* submitted to result */
+    struct task_resources resources;
+};
+
+struct task_handler {
+    /* A piece of output. It must be given back with executor_task_consumed(), now or later: that is the flow control.
+     */
+    void (*output)(void *user, struct task *task, int stream /* 1, 2 */, const uint8_t *data, size_t size);
+    /* `size` more bytes may be passed to executor_task_stdin(); at start 64 KiB. SIZE_MAX: nobody reads, stop sending.
+     * NULL allowed. */
+    void (*stdin_ready)(void *user, struct task *task, size_t size);
+    void (*started)(void *user, struct task *task); /* dispatched; NULL allowed */
+    void (*ended)(void *user, struct task *task,
+                  const struct task_result *result); /* exactly once; the task is gone afterwards */
+};
+
+/* Queues or dispatches. NULL with ERROR_INVALID, ERROR_LIMIT (queue full), ERROR_UNAVAILABLE (closing), ERROR_NOT_FOUND
+ * (strict types), ERROR_CONFLICT (id in use): then `ended` is not called. */
+struct task *executor_submit(struct executor *executor, const struct task_request *request,
+                             const struct task_handler *handler, void *user, struct error *err);
+void executor_task_consumed(struct task *task, int stream, size_t size);
+/* Copies; -1 with ERROR_LIMIT beyond the credit that was given. `eof` ends stdin. */
+int executor_task_stdin(struct task *task, const void *data, size_t size, bool eof, struct error *err);
+void executor_task_signal(struct task *task, int signal);
+/* Ends the whole tree (SIGTERM, grace, SIGKILL; a waiting one at once); `ended` follows with TASK_CANCELLED unless it
+ * had ended. */
+void executor_task_cancel(struct task *task);
+/* The caller loses interest in output and end: no callback follows. The task is cancelled. */
+void executor_task_abandon(struct task *task);
+struct task *executor_task_find(struct executor *executor, const char *id); /* NULL when not queued or running */
+const char *executor_task_id(const struct task *task);
+/* "queued" or "running"; container name or "". */
+const char *executor_task_state(const struct task *task);
+const char *executor_task_agent_type(const struct task *task);
+
+/* --- pools and containers ------------------------------------------------------------------------- */
+
+struct pool_info {
+    const char *agent_type;
+    uint32_t target, min, max; /* containers wanted now; bounds */
+    bool pinned;               /* target set by scale */
+    uint32_t total, creating, idle, busy, resetting, unhealthy, retiring, healthy;
+    uint32_t waiting; /* tasks in the queue */
+    uint64_t tasks, hits, misses, created, removed, resets, resets_failed;
+    const char *image;
+    const char *last_error; /* "" */
+};
+typedef void pool_info_fn(void *user, const struct pool_info *info);
+void executor_pools(const struct executor *executor, pool_info_fn *fn, void *user);
+int executor_pool(const struct executor *executor, const char *agent_type, struct pool_info *info, struct error *err);
+/* Pins the size (1..max) or hands it back to the scaler (size -1). Makes the pool if it is not there. */
+int executor_scale(struct executor *executor, const char *agent_type, int size, struct error *err);
+/* Calls `done` when `size` containers of the type are idle or busy (at most max), or with the error that prevents it.
+ */
+int executor_warm(struct executor *executor, const char *agent_type, uint32_t size,
+                  void (*done)(void *user, const struct error *error), void *user, struct error *err);
+
+struct container_info {                         /* AgentContainerInfo of the seed */
+    const char *id, *name, *agent_type, *state; /* "creating", "idle", "busy", ... */
+    uint64_t created_at_ms, last_used_ms;       /* wall clock; last_used 0: never */
+    uint32_t exec_count;
+    bool is_healthy, is_in_use;
+    const char *network_id, *volume_id; /* "" when none */
+    int64_t pid;
+    uint32_t uid;
+    const char *task_id; /* "" */
+};
+typedef void container_info_fn(void *user, const struct container_info *info);
+void executor_containers(const struct executor *executor, container_info_fn *fn, void *user);
+/* Replaces a container (by id, a unique prefix of at least 4, or name): at once when idle, after its task when busy. */
+int executor_refresh(struct executor *executor, const char *container, struct error *err);
+
+struct executor_metrics { /* PoolMetrics of the seed, then ours; NAN where nothing was measured yet */
+    uint32_t total_containers, active_containers, idle_containers, healthy_containers, unhealthy_containers;
+    double pool_utilization; /* percent */
+    double average_execution_ms, container_hit_rate /* percent */;
+    uint64_t tasks_by_outcome[TASK_REJECTED + 1];
+    uint64_t tasks_total, hits, misses, waiting;
+    uint64_t containers_created, containers_removed, resets, resets_failed, create_failures;
+    struct percentiles {
+        uint64_t count;
+        double p50_ms, p95_ms, p99_ms, max_ms;
+    } execution, queue, dispatch, reset, create;
+};
+/* containersByType comes from executor_pools(). */
+void executor_metrics(const struct executor *executor, struct executor_metrics *metrics);

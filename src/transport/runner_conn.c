@@ -1,0 +1,314 @@
+#include "transport/runner_conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What may wait for a runner that does not read: two RUNs and a window of stdin. Beyond it the runner is considered
+ * lost. */
+#define OUTPUT_MAX (2U * FRAME_RUN_MAX + 4U * FRAME_DATA_MAX)
+
+struct runner_conn {
+    const struct carrier_ops *ops;
+    void *carrier; /* NULL once closed */
+    const struct runner_handler *handler;
+    void *user;
+    struct buffer in;  /* the beginning of a frame that has not arrived whole */
+    struct buffer out; /* not written yet */
+    uint8_t marker[SYNC_MARKER_BYTES];
+    bool hello_seen;
+    bool lost;
+};
+
+static void put_frame(struct runner_conn *conn, uint8_t type, uint8_t flags, uint32_t task, const void *payload,
+                      size_t size)
+{
+    if (conn->lost)
+        return;
+    uint8_t *room = buffer_reserve(&conn->out, FRAME_HEADER_BYTES + size);
+    if (room == NULL)
+        return;
+    frame_encode_header(room, type, flags, task, (uint32_t)size);
+    if (size > 0)
+        memcpy(room + FRAME_HEADER_BYTES, payload, size);
+    buffer_commit(&conn->out, FRAME_HEADER_BYTES + size);
+}
+
+static void put_u32(uint8_t out[4], uint32_t value)
+{
+    struct wire_writer writer = {.next = out, .end = out + 4};
+    wire_put_u32(&writer, value);
+}
+
+static void conn_close_carrier(struct runner_conn *conn)
+{
+    void *carrier = conn->carrier;
+    conn->carrier = NULL;
+    if (carrier != NULL)
+        conn->ops->close(carrier);
+}
+
+static void conn_lose(struct runner_conn *conn, const struct error *error)
+{
+    if (conn->lost)
+        return;
+    conn->lost = true;
+    conn_close_carrier(conn);
+    conn->handler->lost(conn->user, error); /* may free conn */
+}
+
+struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier,
+                                    const uint8_t marker[SYNC_MARKER_BYTES], const struct runner_handler *handler,
+                                    void *user)
+{
+    struct runner_conn *conn = calloc(1, sizeof *conn);
+    if (conn == NULL)
+        return NULL;
+    conn->ops = ops;
+    conn->carrier = carrier;
+    conn->handler = handler;
+    conn->user = user;
+    memcpy(conn->marker, marker, sizeof conn->marker);
+    struct message_sync sync = {.version = WIRE_VERSION};
+    memcpy(sync.marker, marker, sizeof sync.marker);
+    uint8_t payload[MESSAGE_SYNC_BYTES];
+    message_sync_encode(&sync, payload);
+    put_frame(conn, FRAME_SYNC, 0, 0, payload, sizeof payload);
+    return conn;
+}
+
+struct runner_conn *runner_conn_free(struct runner_conn *conn)
+{
+    if (conn == NULL)
+        return NULL;
+    conn->lost = true;
+    conn_close_carrier(conn);
+    buffer_free(&conn->in);
+    buffer_free(&conn->out);
+    free(conn);
+    return NULL;
+}
+
+bool runner_conn_ready(const struct runner_conn *conn)
+{
+    return conn != NULL && conn->hello_seen && !conn->lost;
+}
+
+void runner_conn_broken(struct runner_conn *conn, const struct error *error)
+{
+    conn_lose(conn, error);
+}
+
+static int handle_hello(struct runner_conn *conn, const struct frame *frame, struct error *error)
+{
+    struct message_hello hello;
+    if (message_hello_decode(frame->payload, frame->length, &hello) < 0)
+        return error_set(error, ERROR_PROTOCOL, "the runner sent a malformed HELLO");
+    if (hello.version != WIRE_VERSION)
+        return error_set(error, ERROR_PROTOCOL, "the runner speaks protocol version %u, this side %u", hello.version,
+                         WIRE_VERSION);
+    if (memcmp(hello.marker, conn->marker, sizeof conn->marker) != 0)
+        return error_set(error, ERROR_PROTOCOL, "the runner's HELLO does not answer this connection's SYNC");
+    conn->hello_seen = true;
+    conn->handler->hello(conn->user, &hello);
+    return 0;
+}
+
+static int malformed(const struct frame *frame, struct error *error)
+{
+    return error_set(error, ERROR_PROTOCOL, "the runner sent a malformed %s", frame_type_name(frame->type));
+}
+
+static int handle_frame(struct runner_conn *conn, const struct frame *frame, struct error *error)
+{
+    const struct runner_handler *handler = conn->handler;
+    if (!conn->hello_seen) {
+        if (frame->type != FRAME_HELLO)
+            return error_set(error, ERROR_PROTOCOL, "the runner sent %s before HELLO", frame_type_name(frame->type));
+        return handle_hello(conn, frame, error);
+    }
+    switch (frame->type) {
+    case FRAME_STDOUT:
+    case FRAME_STDERR:
+        handler->output(conn->user, frame->task, frame->type == FRAME_STDOUT ? 1 : 2, frame->payload, frame->length,
+                        (frame->flags & FRAME_FLAG_EOF) != 0);
+        return 0;
+    case FRAME_CREDIT: {
+        struct message_credit credit;
+        if (message_credit_decode(frame->payload, frame->length, &credit) < 0 || credit.stream != WIRE_STDIN)
+            return malformed(frame, error);
+        handler->credit(conn->user, frame->task, credit.bytes);
+        return 0;
+    }
+    case FRAME_EXIT: {
+        struct message_exit message;
+        if (message_exit_decode(frame->payload, frame->length, &message) < 0)
+            return malformed(frame, error);
+        handler->exited(conn->user, frame->task, &message);
+        return 0;
+    }
+    case FRAME_RECEIPT: {
+        struct receipt receipt;
+        if (receipt_decode(frame->payload, frame->length, &receipt) < 0)
+            return malformed(frame, error);
+        handler->receipt(conn->user, &receipt);
+        return 0;
+    }
+    case FRAME_PONG: {
+        struct message_pong pong;
+        if (message_pong_decode(frame->payload, frame->length, &pong) < 0)
+            return malformed(frame, error);
+        handler->pong(conn->user, &pong);
+        return 0;
+    }
+    case FRAME_LOG: {
+        char text[512];
+        if (frame->length < 1)
+            return malformed(frame, error);
+        size_t size = frame->length - 1 < sizeof text - 1 ? frame->length - 1 : sizeof text - 1;
+        memcpy(text, frame->payload + 1, size);
+        text[size] = '\0';
+        handler->log(conn->user, frame->payload[0], text);
+        return 0;
+    }
+    default:
+        return error_set(error, ERROR_PROTOCOL, "the runner sent %s, which is not its to send",
+                         frame_type_name(frame->type));
+    }
+}
+
+/* Handles the whole frames in `data` and returns how many bytes they took, or -1 with `error`. */
+static ptrdiff_t handle_frames(struct runner_conn *conn, const uint8_t *data, size_t size, struct error *error)
+{
+    size_t used = 0;
+    while (!conn->lost) {
+        struct frame frame;
+        ptrdiff_t taken = frame_decode(data + used, size - used, &frame);
+        if (taken < 0)
+            return error_set(error, ERROR_PROTOCOL, "the runner sent bytes that are no frame");
+        if (taken == 0)
+            break;
+        if (handle_frame(conn, &frame, error) < 0)
+            return -1;
+        used += (size_t)taken;
+    }
+    return (ptrdiff_t)used;
+}
+
+void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size)
+{
+    struct error error = ERROR_INIT;
+    ptrdiff_t used;
+    if (buffer_length(&conn->in) == 0) {
+        used = handle_frames(conn, data, size, &error);
+        if (used >= 0 && !conn->lost)
+            buffer_append(&conn->in, data + used, size - (size_t)used);
+    } else {
+        buffer_append(&conn->in, data, size);
+        used = handle_frames(conn, buffer_data(&conn->in), buffer_length(&conn->in), &error);
+        if (used >= 0 && !conn->lost)
+            buffer_consume(&conn->in, (size_t)used);
+    }
+    if (used >= 0 && conn->in.failed) {
+        error_set(&error, ERROR_NOMEM, "out of memory for the runner's output");
+        used = -1;
+    }
+    if (used < 0)
+        conn_lose(conn, &error);
+}
+
+/* --- requests --------------------------------------------------------------------------------------- */
+
+void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
+                     const char *const env[])
+{
+    if (conn->lost)
+        return;
+    size_t size = message_run_size(run, argv, env);
+    uint8_t *room = buffer_reserve(&conn->out, FRAME_HEADER_BYTES + size);
+    if (room == NULL)
+        return;
+    frame_encode_header(room, FRAME_RUN, 0, task, (uint32_t)size);
+    message_run_encode(run, argv, env, room + FRAME_HEADER_BYTES, size);
+    buffer_commit(&conn->out, FRAME_HEADER_BYTES + size);
+}
+
+void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof)
+{
+    const uint8_t *next = data;
+    do {
+        size_t piece = size < FRAME_DATA_MAX ? size : FRAME_DATA_MAX;
+        size -= piece;
+        put_frame(conn, FRAME_STDIN, eof && size == 0 ? FRAME_FLAG_EOF : 0, task, next, piece);
+        next += piece;
+    } while (size > 0);
+}
+
+void runner_conn_credit(struct runner_conn *conn, uint32_t task, int stream, uint32_t bytes)
+{
+    struct message_credit credit = {.stream = (uint8_t)stream, .bytes = bytes};
+    uint8_t payload[MESSAGE_CREDIT_BYTES];
+    message_credit_encode(&credit, payload);
+    put_frame(conn, FRAME_CREDIT, 0, task, payload, sizeof payload);
+}
+
+void runner_conn_signal(struct runner_conn *conn, uint32_t task, uint32_t signal)
+{
+    uint8_t payload[4];
+    put_u32(payload, signal);
+    put_frame(conn, FRAME_SIGNAL, 0, task, payload, sizeof payload);
+}
+
+void runner_conn_cancel(struct runner_conn *conn, uint32_t task, uint32_t grace_ms)
+{
+    uint8_t payload[4];
+    put_u32(payload, grace_ms);
+    put_frame(conn, FRAME_CANCEL, 0, task, payload, sizeof payload);
+}
+
+void runner_conn_ack(struct runner_conn *conn, uint32_t task)
+{
+    put_frame(conn, FRAME_ACK, 0, task, NULL, 0);
+}
+
+void runner_conn_reset(struct runner_conn *conn)
+{
+    put_frame(conn, FRAME_RESET, 0, 0, NULL, 0);
+}
+
+void runner_conn_ping(struct runner_conn *conn, uint64_t nonce)
+{
+    uint8_t payload[8];
+    struct wire_writer writer = {.next = payload, .end = payload + sizeof payload};
+    wire_put_u64(&writer, nonce);
+    put_frame(conn, FRAME_PING, 0, 0, payload, sizeof payload);
+}
+
+void runner_conn_flush(struct runner_conn *conn)
+{
+    if (conn->lost)
+        return;
+    struct error error = ERROR_INIT;
+    while (buffer_length(&conn->out) > 0) {
+        ssize_t written = conn->ops->write(conn->carrier, buffer_data(&conn->out), buffer_length(&conn->out));
+        if (written < 0) {
+            error_errno(&error, errno, "writing to the runner");
+            conn_lose(conn, &error);
+            return;
+        }
+        if (written == 0) {
+            if (buffer_length(&conn->out) > OUTPUT_MAX) {
+                error_set(&error, ERROR_LIMIT, "the runner does not read what it is sent");
+                conn_lose(conn, &error);
+                return;
+            }
+            conn->ops->want_write(conn->carrier);
+            return;
+        }
+        buffer_consume(&conn->out, (size_t)written);
+    }
+    if (conn->out.failed) {
+        error_set(&error, ERROR_NOMEM, "out of memory for the runner's input");
+        conn_lose(conn, &error);
+    }
+}

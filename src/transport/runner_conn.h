@@ -1,0 +1,72 @@
+/* The conversation with one runner, over whatever carries bytes.
+ *
+ * The carrier (a `struct carrier`: the socket transport, later the attach stream) feeds what arrives into
+ * runner_conn_feed() and offers a non-blocking write. Requests are appended to an output buffer and leave with
+ * runner_conn_flush(), so that several travel in one write. Every byte from the runner is hostile: a frame that the
+ * protocol does not allow at this point ends the conversation through `lost`. One thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "wire/frame.h"
+#include "wire/message.h"
+
+struct runner_conn;
+
+struct carrier_ops {
+    /* Writes what it can at once; returns the count, 0 when it would block (runner_conn_flush() is to be called when
+     * it no longer does), -1 when broken (errno). */
+    ssize_t (*write)(void *carrier, const void *data, size_t size);
+    /* Asks to be told, by runner_conn_flush(), when writing is possible again. */
+    void (*want_write)(void *carrier);
+    /* Ends the carrier; it feeds nothing afterwards and frees itself later. */
+    void (*close)(void *carrier);
+};
+
+/* What the runner says. From runner_conn_feed() only. Payloads are valid during the call. A callback may call anything
+ * but runner_conn_free(); `lost` may free. */
+struct runner_handler {
+    void (*hello)(void *user, const struct message_hello *hello);
+    void (*output)(void *user, uint32_t task, int stream, const uint8_t *data, size_t size, bool eof);
+    void (*credit)(void *user, uint32_t task, uint32_t bytes); /* for stdin */
+    void (*exited)(void *user, uint32_t task, const struct message_exit *exit);
+    void (*receipt)(void *user, const struct receipt *receipt);
+    void (*pong)(void *user, const struct message_pong *pong);
+    void (*log)(void *user, int level, const char *text);
+    void (*lost)(void *user, const struct error *error); /* once; nothing follows */
+};
+
+/* Takes over a connected carrier and sends SYNC with `marker`. NULL when out of memory: the carrier is then still the
+ * caller's. */
+struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier,
+                                    const uint8_t marker[SYNC_MARKER_BYTES], const struct runner_handler *handler,
+                                    void *user);
+
+/* Closes the carrier if it is open and frees; no callback. Returns NULL; NULL is allowed. */
+struct runner_conn *runner_conn_free(struct runner_conn *conn);
+
+/* Bytes from the carrier. They may be used up during the call only. */
+void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size);
+/* The carrier ended by itself. */
+void runner_conn_broken(struct runner_conn *conn, const struct error *error);
+
+/* False after HELLO has not come yet, or the conversation was lost. */
+bool runner_conn_ready(const struct runner_conn *conn);
+
+/* Each appends one frame; nothing is written before runner_conn_flush(). Silently nothing after `lost`. */
+void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
+                     const char *const env[]);
+void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof);
+void runner_conn_credit(struct runner_conn *conn, uint32_t task, int stream, uint32_t bytes);
+void runner_conn_signal(struct runner_conn *conn, uint32_t task, uint32_t signal);
+void runner_conn_cancel(struct runner_conn *conn, uint32_t task, uint32_t grace_ms);
+void runner_conn_ack(struct runner_conn *conn, uint32_t task);
+void runner_conn_reset(struct runner_conn *conn);
+void runner_conn_ping(struct runner_conn *conn, uint64_t nonce);
+
+void runner_conn_flush(struct runner_conn *conn);

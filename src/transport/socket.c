@@ -1,0 +1,234 @@
+#include "transport/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define BACKLOG           1024
+#define ACCEPTS_PER_ROUND 64
+#define READ_BYTES        (128U * 1024U)
+#define READS_PER_ROUND   4 /* then the loop's other work gets its turn */
+
+struct socket_listener {
+    uv_poll_t poll;
+    int fd;
+    int64_t pid;
+    socket_accepted_fn *accepted;
+    void *user;
+};
+
+struct socket_carrier {
+    uv_poll_t poll;
+    int fd; /* -1: closed */
+    int events;
+    struct runner_conn *conn;
+};
+
+/* --- carrier ---------------------------------------------------------------------------------------- */
+
+static void carrier_freed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void carrier_close(void *data)
+{
+    struct socket_carrier *carrier = data;
+    if (carrier->fd < 0)
+        return;
+    uv_poll_stop(&carrier->poll);
+    close(carrier->fd);
+    carrier->fd = -1;
+    carrier->conn = NULL;
+    uv_close((uv_handle_t *)&carrier->poll, carrier_freed);
+}
+
+static ssize_t carrier_write(void *data, const void *bytes, size_t size)
+{
+    struct socket_carrier *carrier = data;
+    ssize_t written = send(carrier->fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (written < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS))
+        return 0;
+    return written;
+}
+
+static void carrier_ready(uv_poll_t *poll, int status, int events);
+
+static void carrier_watch(struct socket_carrier *carrier, int events)
+{
+    if (carrier->events == events)
+        return;
+    carrier->events = events;
+    uv_poll_start(&carrier->poll, events, carrier_ready);
+}
+
+static void carrier_want_write(void *data)
+{
+    carrier_watch(data, UV_READABLE | UV_WRITABLE);
+}
+
+static void carrier_read(struct socket_carrier *carrier)
+{
+    uint8_t bytes[READ_BYTES];
+    for (int round = 0; round < READS_PER_ROUND && carrier->fd >= 0; round++) {
+        ssize_t got = recv(carrier->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        if (got > 0) {
+            runner_conn_feed(carrier->conn, bytes, (size_t)got);
+            if ((size_t)got < sizeof bytes)
+                return;
+            continue;
+        }
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        struct error error = ERROR_INIT;
+        if (got == 0)
+            error_set(&error, ERROR_UNAVAILABLE, "the runner closed its connection");
+        else
+            error_errno(&error, errno, "reading from the runner");
+        runner_conn_broken(carrier->conn, &error);
+        return;
+    }
+}
+
+static void carrier_ready(uv_poll_t *poll, int status, int events)
+{
+    struct socket_carrier *carrier = poll->data;
+    if (carrier->fd < 0)
+        return;
+    if (events & UV_WRITABLE) {
+        carrier_watch(carrier, UV_READABLE);
+        runner_conn_flush(carrier->conn);
+    }
+    if (carrier->fd >= 0 && ((events & (UV_READABLE | UV_DISCONNECT)) || status < 0))
+        carrier_read(carrier);
+}
+
+static const struct carrier_ops carrier_ops = {
+    .write = carrier_write,
+    .want_write = carrier_want_write,
+    .close = carrier_close,
+};
+
+int socket_carrier_bind(void *data, struct runner_conn *conn)
+{
+    struct socket_carrier *carrier = data;
+    carrier->conn = conn;
+    carrier->events = UV_READABLE;
+    return uv_poll_start(&carrier->poll, UV_READABLE, carrier_ready);
+}
+
+/* --- listener --------------------------------------------------------------------------------------- */
+
+static void listener_accept(struct socket_listener *listener)
+{
+    for (int i = 0; i < ACCEPTS_PER_ROUND && listener->fd >= 0; i++) {
+        _cleanup_close_ int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        struct ucred peer;
+        socklen_t size = sizeof peer;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid != listener->pid)
+            continue;
+        struct socket_carrier *carrier = calloc(1, sizeof *carrier);
+        if (carrier == NULL)
+            continue;
+        carrier->poll.data = carrier;
+        if (uv_poll_init(listener->poll.loop, &carrier->poll, fd) < 0) {
+            free(carrier);
+            continue;
+        }
+        carrier->fd = fd;
+        fd = -1; /* consumed */
+        listener->accepted(listener->user, &carrier_ops, carrier);
+    }
+}
+
+static void listener_ready(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    listener_accept(poll->data);
+}
+
+static int listen_at(int dir_fd, const char *name, struct error *err)
+{
+    /* The path goes through /proc/self/fd: a state directory may be deeper than a socket address is long. */
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", dir_fd, name);
+    if (length < 0 || (size_t)length >= sizeof address.sun_path)
+        return error_set(err, ERROR_INVALID, "socket name \"%s\" is too long", name);
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "making a socket for a runner");
+    if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "removing the old socket \"%s\"", name);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return error_errno(err, errno, "binding a runner's socket");
+    /* Any uid of the container may connect; the pid decides who is heard. */
+    if (fchmodat(dir_fd, name, 0222, 0) < 0)
+        return error_errno(err, errno, "opening a runner's socket to its container");
+    if (listen(fd, BACKLOG) < 0)
+        return error_errno(err, errno, "listening for a runner");
+    int result = fd;
+    fd = -1; /* consumed */
+    return result;
+}
+
+struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const char *name, socket_accepted_fn *accepted,
+                                            void *user, struct error *err)
+{
+    struct socket_listener *listener = calloc(1, sizeof *listener);
+    if (listener == NULL) {
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    listener->fd = listen_at(dir_fd, name, err);
+    if (listener->fd < 0) {
+        free(listener);
+        return NULL;
+    }
+    listener->accepted = accepted;
+    listener->user = user;
+    listener->poll.data = listener;
+    int failed = uv_poll_init(loop, &listener->poll, listener->fd);
+    if (failed < 0) {
+        error_set(err, ERROR_SYSTEM, "watching a runner's socket: %s", uv_strerror(failed));
+        close(listener->fd);
+        free(listener);
+        return NULL;
+    }
+    return listener;
+}
+
+int socket_listener_start(struct socket_listener *listener, int64_t pid, struct error *err)
+{
+    listener->pid = pid;
+    int failed = uv_poll_start(&listener->poll, UV_READABLE, listener_ready);
+    if (failed < 0)
+        return error_set(err, ERROR_SYSTEM, "watching a runner's socket: %s", uv_strerror(failed));
+    return 0;
+}
+
+static void listener_freed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+struct socket_listener *socket_listener_free(struct socket_listener *listener)
+{
+    if (listener == NULL)
+        return NULL;
+    uv_poll_stop(&listener->poll);
+    close(listener->fd);
+    listener->fd = -1;
+    uv_close((uv_handle_t *)&listener->poll, listener_freed);
+    return NULL;
+}

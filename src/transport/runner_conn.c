@@ -54,7 +54,7 @@ static void conn_lose(struct runner_conn *conn, const struct error *error)
         return;
     conn->lost = true;
     conn_close_carrier(conn);
-    conn->handler->lost(conn->user, error); /* may free conn */
+    conn->handler->lost(conn->user, error);
 }
 
 struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier,
@@ -92,6 +92,12 @@ struct runner_conn *runner_conn_free(struct runner_conn *conn)
 bool runner_conn_ready(const struct runner_conn *conn)
 {
     return conn != NULL && conn->hello_seen && !conn->lost;
+}
+
+void runner_conn_stop(struct runner_conn *conn)
+{
+    conn->lost = true;
+    conn_close_carrier(conn);
 }
 
 void runner_conn_broken(struct runner_conn *conn, const struct error *error)

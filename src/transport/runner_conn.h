@@ -29,7 +29,8 @@ struct carrier_ops {
 };
 
 /* What the runner says. From runner_conn_feed() only. Payloads are valid during the call. A callback may call anything
- * but runner_conn_free(); `lost` may free. */
+ * but runner_conn_free(), which has to wait until the loop is out of it: runner_conn_stop() ends a conversation
+ * meanwhile. */
 struct runner_handler {
     void (*hello)(void *user, const struct message_hello *hello);
     void (*output)(void *user, uint32_t task, int stream, const uint8_t *data, size_t size, bool eof);
@@ -49,6 +50,9 @@ struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier
 
 /* Closes the carrier if it is open and frees; no callback. Returns NULL; NULL is allowed. */
 struct runner_conn *runner_conn_free(struct runner_conn *conn);
+
+/* Ends the conversation and closes the carrier; no callback follows, `lost` included. */
+void runner_conn_stop(struct runner_conn *conn);
 
 /* Bytes from the carrier. They may be used up during the call only. */
 void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size);

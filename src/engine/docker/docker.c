@@ -1,0 +1,523 @@
+/* The Docker Engine API: which version is spoken, and the way of a request from its arguments to its answer.
+ *
+ * The version is in every path, so requests wait on `waiting` until one is agreed on. It is asked for at the beginning,
+ * on engine_probe(), and with the first request after the last try failed or a connection broke: whoever simply tries
+ * again finds an engine that was down, or was upgraded meanwhile, without doing anything special. */
+#include "engine/docker/docker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/spec.h"
+
+#define DOCKER_TIMEOUT_MS   60000U
+#define DOCKER_MAX_PARALLEL 16U
+#define UNIX_PATH_MAX       107 /* sockaddr_un, without the NUL */
+
+struct probe {
+    struct list link;
+    engine_opened_fn *done;
+    void *user;
+};
+
+/* --- calls ---------------------------------------------------------------------------------------- */
+
+static void call_free(struct call *call)
+{
+    if (call == NULL)
+        return;
+    list_remove(&call->link);
+    buffer_free(&call->path);
+    json_decref(call->json);
+    free(call->body);
+    free(call->what);
+    free(call->key);
+    free(call->value);
+    free(call);
+}
+
+static void answer_nomem(const struct answer *answer)
+{
+    struct error error = ERROR_INIT;
+    error_set(&error, ERROR_NOMEM, "out of memory");
+    answer->deliver(answer, NULL, &error);
+}
+
+struct call *call_new(struct docker *docker, const struct answer *answer, const char *method, const char *what, ...)
+{
+    struct call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        answer_nomem(answer);
+        return NULL;
+    }
+    list_init(&call->link);
+    call->docker = docker;
+    call->answer = *answer;
+    call->method = method;
+    char raw[200], clean[200];
+    va_list arguments;
+    va_start(arguments, what);
+    vsnprintf(raw, sizeof(raw), what, arguments);
+    va_end(arguments);
+    text_clean(clean, sizeof(clean), raw, strlen(raw));
+    call->what = strdup(clean);
+    call->key = answer->key != NULL ? strdup(answer->key) : NULL;
+    call->value = answer->value != NULL ? strdup(answer->value) : NULL;
+    if (call->what == NULL || (call->key == NULL) != (answer->key == NULL) ||
+        (call->value == NULL) != (answer->value == NULL)) {
+        call_free(call);
+        answer_nomem(answer);
+        return NULL;
+    }
+    call->answer.what = call->what;
+    call->answer.key = call->key;
+    call->answer.value = call->value;
+    return call;
+}
+
+/* Consumes the call. `json` is borrowed; `error` gains what was tried. */
+static void call_answer(struct call *call, const json_t *json, const struct error *error)
+{
+    if (error != NULL) {
+        struct error full = *error;
+        error_prefix(&full, "%s", call->what);
+        call->answer.deliver(&call->answer, NULL, &full);
+    } else {
+        call->answer.deliver(&call->answer, json, NULL);
+    }
+    call_free(call);
+}
+
+static void on_call_done(void *user, int status, const char *body, size_t size, const struct error *error)
+{
+    struct call *call = user;
+    struct docker *docker = call->docker;
+    struct error trouble = ERROR_INIT;
+    json_t *json = NULL;
+    if (call->error.code != ERROR_NONE) {
+        trouble = call->error;
+    } else if (error != NULL) {
+        trouble = *error;
+        if (error->code == ERROR_UNAVAILABLE)
+            docker_doubt_version(docker);
+    } else if (status == 304) {
+        /* Is so already. */
+    } else if (status < 200 || status > 299) {
+        reply_error(&trouble, status, body, size);
+    } else if (call->progress) {
+        reply_progress(&json, body, size, &trouble);
+    } else {
+        reply_json(&json, body, size, &trouble);
+    }
+    call_answer(call, json, trouble.code != ERROR_NONE ? &trouble : NULL);
+    json_decref(json);
+}
+
+static void set_nomem(struct error *error)
+{
+    error_set(error, ERROR_NOMEM, "out of memory");
+}
+
+/* Fills in what could not be known before a version was agreed on. */
+static int call_complete(struct call *call, struct buffer *path)
+{
+    struct docker *docker = call->docker;
+    if (call->json != NULL) {
+        if (call->swappiness && !docker->cgroup_v1)
+            spec_drop_swappiness(call->json);
+        call->body = json_dumps(call->json, JSON_COMPACT);
+        json_decref(call->json);
+        call->json = NULL;
+        if (call->body == NULL)
+            return -1;
+    }
+    buffer_printf(path, "/v%s", docker->api_version);
+    buffer_append(path, buffer_data(&call->path), buffer_length(&call->path));
+    return !call->path.failed && buffer_text(path) != NULL ? 0 : -1;
+}
+
+/* From the loop only, since it may answer. Consumes the call. */
+static void call_dispatch(struct call *call)
+{
+    _cleanup_buffer_ struct buffer path = {0};
+    int r = call_complete(call, &path);
+    if (r == 0) {
+        struct http_call request = {
+            .method = call->method,
+            .path = (const char *)buffer_data(&path),
+            .no_deadline = call->upload != NULL,
+            .done = on_call_done,
+            .user = call,
+        };
+        if (call->upload != NULL) {
+            request.content_type = "application/x-tar";
+            request.body = call->upload;
+            request.body_size = call->upload_size;
+        } else if (call->body != NULL) {
+            request.content_type = "application/json";
+            request.body = call->body;
+            request.body_size = strlen(call->body);
+        }
+        r = http_send(call->docker->http, &request);
+    }
+    if (r < 0) {
+        struct error error = ERROR_INIT;
+        set_nomem(&error);
+        call_answer(call, NULL, &error);
+    }
+}
+
+static void docker_wake(struct docker *docker);
+
+void call_send(struct call *call)
+{
+    struct docker *docker = call->docker;
+    list_push_back(&docker->waiting, &call->link);
+    docker_wake(docker);
+}
+
+/* Takes the calls that are there now; whoever is answered may send others. */
+static void waiting_take(struct docker *docker, struct list *calls)
+{
+    list_init(calls);
+    while (!list_empty(&docker->waiting)) {
+        struct list *node = docker->waiting.next;
+        list_remove(node);
+        list_push_back(calls, node);
+    }
+}
+
+static void waiting_fail(struct docker *docker, const struct error *error)
+{
+    struct list calls;
+    waiting_take(docker, &calls);
+    while (!list_empty(&calls)) {
+        struct call *call = list_entry(calls.next, struct call, link);
+        list_remove(&call->link);
+        call_answer(call, NULL, call->error.code != ERROR_NONE && !docker->closing ? &call->error : error);
+    }
+}
+
+static void waiting_flush(struct docker *docker)
+{
+    struct list calls;
+    waiting_take(docker, &calls);
+    while (!list_empty(&calls)) {
+        struct call *call = list_entry(calls.next, struct call, link);
+        list_remove(&call->link);
+        if (docker->closing || (call->error.code == ERROR_NONE && docker->version_state != VERSION_AGREED))
+            list_push_back(&docker->waiting, &call->link);
+        else if (call->error.code != ERROR_NONE)
+            call_answer(call, NULL, &call->error);
+        else
+            call_dispatch(call);
+    }
+    if (!list_empty(&docker->waiting))
+        docker_want_version(docker);
+}
+
+/* --- agreeing on a version ------------------------------------------------------------------------ */
+
+static void version_settle(struct docker *docker, const struct error *error)
+{
+    docker->version_state = error == NULL ? VERSION_AGREED : VERSION_UNKNOWN;
+    struct list probes;
+    list_init(&probes);
+    while (!list_empty(&docker->probes)) {
+        struct list *node = docker->probes.next;
+        list_remove(node);
+        list_push_back(&probes, node);
+    }
+    if (error != NULL)
+        waiting_fail(docker, error);
+    while (!list_empty(&probes)) {
+        struct probe *probe = list_entry(probes.next, struct probe, link);
+        list_remove(&probe->link);
+        probe->done(probe->user, error);
+        free(probe);
+    }
+    if (docker->events != NULL)
+        events_version_settled(docker->events, error);
+    docker_wake(docker);
+}
+
+/* "1.41": the part after the dot; -1 when of another form or major version. */
+static int version_minor(const char *text)
+{
+    if (strncmp(text, "1.", 2) != 0 || text[2] < '0' || text[2] > '9')
+        return -1;
+    char *end;
+    long minor = strtol(text + 2, &end, 10);
+    return *end == '\0' && minor <= 9999 ? (int)minor : -1;
+}
+
+static int version_agree(struct docker *docker, const json_t *json, struct error *err)
+{
+    bool bad = !json_is_object(json);
+    const char *most = member_string(json, "ApiVersion", &bad);
+    const char *least = member_string(json, "MinAPIVersion", &bad);
+    const char *version = member_string(json, "Version", &bad);
+    int most_minor = version_minor(most), least_minor = least[0] != '\0' ? version_minor(least) : 0;
+    if (bad || most_minor < 0 || least_minor < 0) {
+        reply_malformed(err, "no API version in it");
+        return -1;
+    }
+    text_clean(docker->version, sizeof(docker->version), version, strlen(version));
+    if (most_minor < DOCKER_API_LEAST_MINOR)
+        return error_set(err, ERROR_ENGINE,
+                         "the engine (version %s) speaks its API only up to 1.%d, at least 1.%d is needed: "
+                         "upgrade it to Docker 20.10 or newer",
+                         docker->version, most_minor, DOCKER_API_LEAST_MINOR);
+    if (least_minor > DOCKER_API_MOST_MINOR)
+        return error_set(err, ERROR_ENGINE,
+                         "the engine (version %s) asks for API version 1.%d or newer, this warmpool speaks up to 1.%d: "
+                         "upgrade warmpool",
+                         docker->version, least_minor, DOCKER_API_MOST_MINOR);
+    int agreed = most_minor < DOCKER_API_MOST_MINOR ? most_minor : DOCKER_API_MOST_MINOR;
+    snprintf(docker->api_version, sizeof(docker->api_version), "1.%d", agreed);
+    return 0;
+}
+
+/* Of all that /info tells only the cgroup version matters, and without it one can live. */
+static void on_info(void *user, int status, const char *body, size_t size, const struct error *error)
+{
+    struct docker *docker = user;
+    if (error != NULL) {
+        struct error trouble = *error;
+        error_prefix(&trouble, "ask the engine for its properties");
+        version_settle(docker, &trouble);
+        return;
+    }
+    struct error ignored = ERROR_INIT;
+    json_t *json = NULL;
+    bool bad = false;
+    docker->cgroup_v1 = false;
+    if (status == 200 && reply_json(&json, body, size, &ignored) == 0)
+        docker->cgroup_v1 = strcmp(member_string(json, "CgroupVersion", &bad), "1") == 0;
+    json_decref(json);
+    version_settle(docker, NULL);
+}
+
+static int ask(struct docker *docker, const char *path, http_done_fn *done)
+{
+    struct http_call call = {.method = "GET", .path = path, .urgent = true, .done = done, .user = docker};
+    return http_send(docker->http, &call);
+}
+
+static void on_version(void *user, int status, const char *body, size_t size, const struct error *error)
+{
+    struct docker *docker = user;
+    struct error trouble = ERROR_INIT;
+    json_t *json = NULL;
+    if (error != NULL)
+        trouble = *error;
+    else if (status != 200)
+        reply_error(&trouble, status, body, size);
+    else if (reply_json(&json, body, size, &trouble) == 0)
+        version_agree(docker, json, &trouble);
+    json_decref(json);
+    char path[40];
+    snprintf(path, sizeof(path), "/v%s/info", docker->api_version);
+    if (trouble.code == ERROR_NONE && (docker->closing || ask(docker, path, on_info) < 0))
+        error_set(&trouble, docker->closing ? ERROR_CANCELLED : ERROR_NOMEM, "%s",
+                  docker->closing ? "the connection to the engine was closed" : "out of memory");
+    if (trouble.code == ERROR_NONE)
+        return;
+    error_prefix(&trouble, "agree on an API version");
+    version_settle(docker, &trouble);
+}
+
+void docker_want_version(struct docker *docker)
+{
+    if (docker->version_state != VERSION_UNKNOWN || docker->closing)
+        return;
+    docker->version_state = VERSION_ASKING;
+    if (ask(docker, "/version", on_version) < 0) {
+        docker->ask_failed = true;
+        docker_wake(docker);
+    }
+}
+
+void docker_doubt_version(struct docker *docker)
+{
+    if (docker->version_state == VERSION_AGREED)
+        docker->version_state = VERSION_UNKNOWN;
+}
+
+static void docker_probe(struct engine *engine, engine_opened_fn *done, void *user)
+{
+    struct docker *docker = docker_of(engine);
+    struct probe *probe = calloc(1, sizeof(*probe));
+    if (probe == NULL) {
+        struct error error = ERROR_INIT;
+        set_nomem(&error);
+        done(user, &error);
+        return;
+    }
+    probe->done = done;
+    probe->user = user;
+    list_push_back(&docker->probes, &probe->link);
+    docker_doubt_version(docker);
+    docker_want_version(docker);
+    docker_wake(docker);
+}
+
+/* --- opening and closing -------------------------------------------------------------------------- */
+
+static void docker_cancel(struct docker *docker)
+{
+    struct error error = ERROR_INIT;
+    error_set(&error, ERROR_CANCELLED, "the connection to the engine was closed");
+    while (!list_empty(&docker->waiting) || !list_empty(&docker->probes)) {
+        waiting_fail(docker, &error);
+        if (list_empty(&docker->probes))
+            continue;
+        struct probe *probe = list_entry(docker->probes.next, struct probe, link);
+        list_remove(&probe->link);
+        probe->done(probe->user, &error);
+        free(probe);
+    }
+}
+
+void docker_release(struct docker *docker)
+{
+    if (--docker->users > 0)
+        return;
+    docker_cancel(docker); /* what was asked for since */
+    events_free(docker->events);
+    void (*closed)(void *user) = docker->closed;
+    void *user = docker->closed_user;
+    free(docker->host);
+    free(docker);
+    if (closed != NULL)
+        closed(user);
+}
+
+static void on_http_closed(void *user)
+{
+    docker_release(user);
+}
+
+static void on_wake_closed(uv_handle_t *handle)
+{
+    docker_release(handle->data);
+}
+
+static void on_wake(uv_idle_t *idle)
+{
+    struct docker *docker = idle->data;
+    uv_idle_stop(idle);
+    if (docker->closing) {
+        docker_cancel(docker);
+        uv_close((uv_handle_t *)idle, on_wake_closed);
+        return;
+    }
+    if (docker->ask_failed) {
+        struct error error = ERROR_INIT;
+        docker->ask_failed = false;
+        set_nomem(&error);
+        version_settle(docker, &error);
+    }
+    waiting_flush(docker);
+}
+
+static void docker_wake(struct docker *docker)
+{
+    if (!uv_is_closing((uv_handle_t *)&docker->wake))
+        uv_idle_start(&docker->wake, on_wake);
+}
+
+static void docker_close(struct engine *engine, void (*closed)(void *user), void *user)
+{
+    struct docker *docker = docker_of(engine);
+    if (docker->closing)
+        return;
+    docker->closing = true;
+    docker->closed = closed;
+    docker->closed_user = user;
+    if (docker->events != NULL)
+        events_close(docker->events);
+    http_close(docker->http, on_http_closed, docker);
+    docker_wake(docker);
+}
+
+static const struct engine_info *docker_info(const struct engine *engine)
+{
+    return &((const struct docker *)(const void *)engine)->info;
+}
+
+static const struct engine_ops docker_ops = {
+    .close = docker_close,
+    .probe = docker_probe,
+    .info = docker_info,
+    .container_create = docker_container_create,
+    .container_start = docker_container_start,
+    .container_remove = docker_container_remove,
+    .container_inspect = docker_container_inspect,
+    .container_list = docker_container_list,
+    .events = docker_events,
+    .image_inspect = docker_image_inspect,
+    .image_import = docker_image_import,
+    .network_create = docker_network_create,
+    .network_remove = docker_network_remove,
+    .network_list = docker_network_list,
+    .volume_create = docker_volume_create,
+    .volume_remove = docker_volume_remove,
+    .volume_list = docker_volume_list,
+};
+
+static struct docker *docker_new(const struct engine_options *options, const char *path, struct error *err)
+{
+    struct docker *docker = calloc(1, sizeof(*docker));
+    if (docker == NULL) {
+        set_nomem(err);
+        return NULL;
+    }
+    docker->base.ops = &docker_ops;
+    docker->loop = options->loop;
+    docker->log = options->log;
+    list_init(&docker->waiting);
+    list_init(&docker->probes);
+    docker->info = (struct engine_info){
+        .name = "docker", .version = docker->version, .api_version = docker->api_version, .local = true};
+    docker->host = strdup(options->host);
+    struct http_options http = {
+        .loop = options->loop,
+        .log = options->log,
+        .socket_path = path,
+        .timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : DOCKER_TIMEOUT_MS,
+        .max_parallel = options->max_parallel > 0 ? options->max_parallel : DOCKER_MAX_PARALLEL,
+    };
+    if (docker->host != NULL)
+        docker->http = http_open(&http, err);
+    else
+        set_nomem(err);
+    if (docker->http == NULL) {
+        free(docker->host);
+        free(docker);
+        return NULL;
+    }
+    docker->info.host = docker->host;
+    uv_idle_init(docker->loop, &docker->wake);
+    docker->wake.data = docker;
+    docker->users = 2;
+    return docker;
+}
+
+int docker_open(struct engine **engine, const struct engine_options *options, engine_opened_fn *opened, void *user,
+                struct error *err)
+{
+    const char *path = options->host + strlen("unix://");
+    if (path[0] != '/' || strlen(path) > UNIX_PATH_MAX)
+        return error_set(err, ERROR_INVALID,
+                         "engine host \"%.200s\": after unix:// comes an absolute path of at most %d bytes",
+                         options->host, UNIX_PATH_MAX);
+    struct docker *docker = docker_new(options, path, err);
+    if (docker == NULL)
+        return -1;
+    *engine = &docker->base;
+    docker_probe(&docker->base, opened, user);
+    return 0;
+}

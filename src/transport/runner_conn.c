@@ -1,6 +1,5 @@
 #include "transport/runner_conn.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -294,27 +293,17 @@ void runner_conn_flush(struct runner_conn *conn)
 {
     if (conn->lost)
         return;
-    struct error error = ERROR_INIT;
     while (buffer_length(&conn->out) > 0) {
         ssize_t written = conn->ops->write(conn->carrier, buffer_data(&conn->out), buffer_length(&conn->out));
-        if (written < 0) {
-            error_errno(&error, errno, "writing to the runner");
-            conn_lose(conn, &error);
-            return;
-        }
-        if (written == 0) {
-            if (buffer_length(&conn->out) > OUTPUT_MAX) {
-                error_set(&error, ERROR_LIMIT, "the runner does not read what it is sent");
-                conn_lose(conn, &error);
-                return;
-            }
+        if (written <= 0) {
+            /* Only small frames (signals) can pile up without a limit of their own: a runner that reads none of them is lost. */
+            if (buffer_length(&conn->out) > OUTPUT_MAX)
+                conn->ops->abort(conn->carrier);
             conn->ops->want_write(conn->carrier);
             return;
         }
         buffer_consume(&conn->out, (size_t)written);
     }
-    if (conn->out.failed) {
-        error_set(&error, ERROR_NOMEM, "out of memory for the runner's input");
-        conn_lose(conn, &error);
-    }
+    if (conn->out.failed)
+        conn->ops->abort(conn->carrier);
 }

@@ -55,9 +55,13 @@ static ssize_t carrier_write(void *data, const void *bytes, size_t size)
 {
     struct socket_carrier *carrier = data;
     ssize_t written = send(carrier->fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (written < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS))
-        return 0;
-    return written;
+    return written < 0 ? 0 : written;
+}
+
+static void carrier_abort(void *data)
+{
+    struct socket_carrier *carrier = data;
+    shutdown(carrier->fd, SHUT_RDWR);
 }
 
 static void carrier_ready(uv_poll_t *poll, int status, int events);
@@ -114,6 +118,7 @@ static void carrier_ready(uv_poll_t *poll, int status, int events)
 static const struct carrier_ops carrier_ops = {
     .write = carrier_write,
     .want_write = carrier_want_write,
+    .abort = carrier_abort,
     .close = carrier_close,
 };
 

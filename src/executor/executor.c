@@ -1,0 +1,661 @@
+/* The composition root: opening, closing, the loop's timers, and what can be asked of the whole. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "executor/internal.h"
+
+#define ENGINE_RETRY_US 1000000U
+#define POOLS_MAX       1024U /* types that clients may name */
+
+/* --- randomness: read in blocks, since a task takes a few bytes ------------------------------------------ */
+
+void executor_random_bytes(struct executor *executor, void *out, size_t size)
+{
+    if (executor->random_left < size) {
+        ssize_t got = getrandom(executor->random_bytes, sizeof executor->random_bytes, 0);
+        executor->random_left = got > 0 ? (uint32_t)got : 0;
+    }
+    executor->random_left -= (uint32_t)size;
+    memcpy(out, executor->random_bytes + executor->random_left, size);
+}
+
+uint32_t executor_random(struct executor *executor)
+{
+    uint32_t value;
+    executor_random_bytes(executor, &value, sizeof value);
+    return value;
+}
+
+/* --- pools ------------------------------------------------------------------------------------------------ */
+
+static struct agent_pool *pool_find(const struct executor *executor, const char *agent_type)
+{
+    struct hash_node *node = hash_find(&executor->pools_by_type, agent_type);
+    return node == NULL ? NULL : hash_entry(node, struct agent_pool, by_type);
+}
+
+static struct agent_pool *pool_make(struct executor *executor, const char *agent_type, struct error *err)
+{
+    if (executor->pools_by_type.count >= POOLS_MAX) {
+        error_set(err, ERROR_LIMIT, "there are %u agent types already", POOLS_MAX);
+        return NULL;
+    }
+    struct profile *profile = config_profile(executor->config, agent_type, err);
+    if (profile == NULL)
+        return NULL;
+    struct agent_pool *owner = calloc(1, sizeof *owner);
+    if (owner == NULL || !hash_add(&executor->pools_by_type, &owner->by_type, profile->agent_type)) {
+        free(owner);
+        profile_free(profile);
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    struct pool_limits limits = {.size = profile->pool_size,
+                                 .min = profile->min_pool_size,
+                                 .max = profile->max_pool_size,
+                                 .max_queue = profile->max_queue,
+                                 .max_tasks_per_container = profile->max_tasks_per_container,
+                                 .reuse = profile->enable_container_reuse,
+                                 .on_demand = executor->mode == EXECUTOR_FRESH};
+    pool_init(&owner->pool, &executor->set, &limits, clock_us());
+    owner->executor = executor;
+    owner->profile = profile;
+    list_init(&owner->free_slots);
+    list_init(&owner->warm_waits);
+    uv_timer_init(executor->loop, &owner->queue_timer);
+    owner->queue_timer.data = owner;
+    list_push_back(&executor->pools, &owner->link);
+    executor_kick(executor);
+    return owner;
+}
+
+struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err)
+{
+    struct agent_pool *owner = pool_find(executor, agent_type);
+    return owner != NULL ? owner : pool_make(executor, agent_type, err);
+}
+
+void executor_each_worker(const struct executor *executor, void (*fn)(struct worker *worker, void *user), void *user)
+{
+    list_for_each (node, &executor->pools) {
+        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        for (unsigned state = 0; state < CONTAINER_GONE; state++) {
+            list_for_each_safe (inner, &owner->pool.containers[state]) {
+                fn(worker_of(list_entry(inner, struct container, link)), user);
+            }
+        }
+        list_for_each_safe (inner, &owner->pool.idle_unused) {
+            fn(worker_of(list_entry(inner, struct container, link)), user);
+        }
+    }
+}
+
+struct search {
+    const char *text;
+    size_t length;
+    bool prefix;
+    struct worker *found;
+    unsigned count;
+};
+
+static void search_worker(struct worker *worker, void *user)
+{
+    struct search *search = user;
+    bool match = strcmp(worker->name, search->text) == 0 || strcmp(worker->id, search->text) == 0 ||
+                 (search->prefix && strncmp(worker->id, search->text, search->length) == 0);
+    if (!match)
+        return;
+    search->found = worker;
+    search->count++;
+}
+
+struct worker *executor_worker_find(struct executor *executor, const char *id)
+{
+    struct search search = {.text = id};
+    executor_each_worker(executor, search_worker, &search);
+    return search.found;
+}
+
+/* --- the engine -------------------------------------------------------------------------------------------- */
+
+void executor_engine_failed(struct executor *executor, const struct error *error)
+{
+    if (error->code == ERROR_CANCELLED || executor->engine_closing)
+        return;
+    if (executor->engine_up || executor->engine_error.code == ERROR_NONE)
+        log_error(executor->log, "the engine does not answer: %s", error->message);
+    executor->engine_up = false;
+    executor->engine_error = *error;
+    executor->engine_retry_us = clock_us() + ENGINE_RETRY_US;
+    executor_kick(executor);
+}
+
+static void on_engine_event(void *user, const struct engine_event *event, const struct error *error)
+{
+    struct executor *executor = user;
+    if (error != NULL) {
+        executor_engine_failed(executor, error);
+        return;
+    }
+    if (event == NULL) { /* the stream is open (again): what happened before it was is looked up */
+        if (!executor->engine_up && executor->engine_opened)
+            executor->engine_retry_us = clock_us();
+        else if (executor->swept)
+            sweep_reconcile(executor);
+        return;
+    }
+    if (strcmp(event->type, "container") != 0)
+        return;
+    if (strcmp(event->action, "die") != 0 && strcmp(event->action, "destroy") != 0)
+        return;
+    struct worker *worker = executor_worker_find(executor, event->id);
+    if (worker != NULL)
+        worker_check(worker);
+}
+
+static void on_engine_opened(void *user, const struct error *error)
+{
+    struct executor *executor = user;
+    executor->engine_opened = true;
+    if (error != NULL) {
+        executor_engine_failed(executor, error);
+        return;
+    }
+    executor->engine_up = true;
+    executor->engine_error = (struct error)ERROR_INIT;
+    const struct engine_info *info = engine_info(executor->engine);
+    log_info(executor->log, "engine %s %s, API %s, at %s", info->name, info->version, info->api_version, info->host);
+    if (!executor->closing)
+        sweep_begin(executor);
+    executor_kick(executor);
+}
+
+/* --- timers --------------------------------------------------------------------------------------------------- */
+
+static void closing_step(struct executor *executor);
+
+static void tell_soon(struct executor *executor)
+{
+    while (!list_empty(&executor->soon)) {
+        struct job *job = list_entry(executor->soon.next, struct job, soon);
+        list_remove(&job->soon);
+        if (job->started_due) {
+            job->started_due = false;
+            if (!job->abandoned)
+                job->handler.started(job->user, &job->task);
+        }
+        if (job->outcome != TASK_UNKNOWN) {
+            char message[ERROR_MESSAGE_MAX];
+            memcpy(message, job->message, sizeof message);
+            job_end(job, job->outcome, "%s", message);
+        }
+    }
+}
+
+static void on_soon(uv_timer_t *timer)
+{
+    struct executor *executor = timer->data;
+    tell_soon(executor);
+    maintain_plan(executor, clock_us());
+    if (executor->closing)
+        closing_step(executor);
+}
+
+void executor_kick(struct executor *executor)
+{
+    if (!uv_is_active((uv_handle_t *)&executor->soon_timer) && !uv_is_closing((uv_handle_t *)&executor->soon_timer))
+        uv_timer_start(&executor->soon_timer, on_soon, 0, 0);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct executor *executor = timer->data;
+    maintain_tick(executor, clock_us());
+    if (executor->closing)
+        closing_step(executor);
+}
+
+/* --- open ------------------------------------------------------------------------------------------------------ */
+
+static int check_warmup_types(const struct executor *executor, struct error *err)
+{
+    for (char **type = executor->config->warmup_agent_types; *type != NULL; type++) {
+        struct profile *profile = config_profile(executor->config, *type, err);
+        if (profile == NULL)
+            return error_prefix(err, "warmupAgentTypes");
+        profile_free(profile);
+    }
+    return 0;
+}
+
+static void open_pools(struct executor *executor)
+{
+    if (executor->mode == EXECUTOR_FRESH)
+        return;
+    for (char **type = executor->config->warmup_agent_types; *type != NULL; type++) {
+        struct error error = ERROR_INIT;
+        struct agent_pool *owner = executor_pool_get(executor, *type, &error);
+        if (owner == NULL)
+            log_error(executor->log, "no pool of %s: %s", *type, error.message);
+        else
+            owner->warmup = true;
+    }
+}
+
+static void free_pools(struct executor *executor)
+{
+    list_for_each_safe (node, &executor->pools) {
+        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        list_remove(&owner->link);
+        profile_free(owner->profile);
+        free(owner);
+    }
+    hash_free(&executor->pools_by_type);
+}
+
+static void executor_free(struct executor *executor)
+{
+    free_pools(executor);
+    hash_free(&executor->jobs_by_id);
+    slot_space_free(&executor->slots);
+    state_dir_close(&executor->state);
+    free(executor);
+}
+
+int executor_open(struct executor **out, const struct executor_options *options, struct error *err)
+{
+    struct executor *executor = calloc(1, sizeof *executor);
+    if (executor == NULL)
+        return error_set(err, ERROR_NOMEM, "out of memory");
+    executor->loop = options->loop;
+    executor->config = options->config;
+    executor->log = options->log;
+    executor->mode = options->mode;
+    executor->opened_us = clock_us();
+    executor->state = (struct state_dir){.fd = -1, .lock_fd = -1, .containers_fd = -1};
+    executor->set = (struct pool_set){.max_containers = options->config->max_total_containers,
+                                      .max_creating = options->config->max_concurrent_creates};
+    list_init(&executor->pools);
+    list_init(&executor->soon);
+    if (check_warmup_types(executor, err) < 0)
+        goto failed;
+    if (state_dir_open(&executor->state, options->config->state_dir, err) < 0)
+        goto failed;
+    if (slot_space_init(&executor->slots, options->config, executor_random(executor), err) < 0)
+        goto failed;
+    struct engine_options engine_options = {
+        .loop = options->loop, .log = options->log, .host = options->config->docker_host};
+    if (engine_open(&executor->engine, &engine_options, on_engine_opened, executor, err) < 0)
+        goto failed;
+    uv_timer_init(executor->loop, &executor->soon_timer);
+    uv_timer_init(executor->loop, &executor->tick_timer);
+    executor->soon_timer.data = executor;
+    executor->tick_timer.data = executor;
+    open_pools(executor);
+    engine_events(executor->engine, LABEL_INSTANCE, executor->state.instance, on_engine_event, executor);
+    uv_timer_start(&executor->tick_timer, on_tick, TICK_MS, TICK_MS);
+    *out = executor;
+    return 0;
+failed:
+    executor_free(executor);
+    return -1;
+}
+
+/* --- close ----------------------------------------------------------------------------------------------------- */
+
+static void end_task_of(struct worker *worker, void *user)
+{
+    bool *any = user;
+    if (worker->container.state == CONTAINER_BUSY)
+        *any = true;
+}
+
+static bool tasks_left(const struct executor *executor)
+{
+    bool running = executor->jobs > 0;
+    executor_each_worker(executor, end_task_of, &running);
+    return running;
+}
+
+static void cancel_running(struct worker *worker, void *user)
+{
+    (void)user;
+    if (worker->container.task == NULL)
+        return;
+    job_end(job_of(worker->container.task), TASK_CANCELLED, "warmpool is stopping");
+    worker_retire(worker, "stopping");
+}
+
+static void retire_unless_busy(struct worker *worker, void *user)
+{
+    (void)user;
+    if (worker->container.state != CONTAINER_BUSY)
+        worker_retire(worker, "stopping");
+}
+
+static void on_engine_closed(void *user)
+{
+    struct executor *executor = user;
+    void (*closed)(void *) = executor->closed;
+    void *closed_user = executor->closed_user;
+    executor_free(executor);
+    if (closed != NULL)
+        closed(closed_user);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct executor *executor = handle->data;
+    if (--executor->handles == 0)
+        engine_close(executor->engine, on_engine_closed, executor);
+}
+
+static void on_pool_handle_closed(uv_handle_t *handle)
+{
+    struct agent_pool *owner = handle->data;
+    struct executor *executor = owner->executor;
+    if (--executor->handles == 0)
+        engine_close(executor->engine, on_engine_closed, executor);
+}
+
+static void close_handles(struct executor *executor)
+{
+    executor->engine_closing = true;
+    list_for_each (node, &executor->pools) {
+        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        executor->handles++;
+        uv_close((uv_handle_t *)&owner->queue_timer, on_pool_handle_closed);
+    }
+    executor->handles += 2;
+    uv_close((uv_handle_t *)&executor->soon_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&executor->tick_timer, on_handle_closed);
+}
+
+static void drop_free_slots(struct executor *executor)
+{
+    list_for_each (node, &executor->pools) {
+        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        list_for_each_safe (inner, &owner->free_slots) {
+            struct slot *slot = list_entry(inner, struct slot, link);
+            list_remove(&slot->link);
+            owner->free_slot_count--;
+            slot_put(owner, slot); /* closing: drops it */
+        }
+    }
+}
+
+/* One step further, whenever something has ended: tasks, then containers, then networks, then handles and the engine.
+ */
+static void closing_step(struct executor *executor)
+{
+    if (executor->engine_closing)
+        return;
+    if (!executor->draining) {
+        struct error error = ERROR_INIT;
+        error_set(&error, ERROR_UNAVAILABLE, "warmpool is stopping");
+        list_for_each (node, &executor->pools) {
+            struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+            owner->pool.stopped = true;
+            struct queue *queues[] = {&owner->pool.queue, &owner->pool.fresh_queue};
+            for (size_t i = 0; i < 2; i++)
+                for (struct task *task = queue_peek(queues[i]); task != NULL; task = queue_peek(queues[i]))
+                    job_end(job_of(task), TASK_CANCELLED, "%s", error.message);
+        }
+        executor_each_worker(executor, cancel_running, NULL);
+    } else if (tasks_left(executor)) {
+        return;
+    }
+    list_for_each (node, &executor->pools) {
+        list_entry(node, struct agent_pool, link)->pool.stopped = true;
+    }
+    executor_each_worker(executor, retire_unless_busy, NULL);
+    if (executor->set.containers > 0 || executor->jobs > 0)
+        return;
+    drop_free_slots(executor);
+    if (executor->networks_left > 0 || executor->handles > 0 || executor->sweeping)
+        return;
+    close_handles(executor);
+}
+
+void executor_close(struct executor *executor, bool drain, void (*closed)(void *user), void *user)
+{
+    if (!executor->closing) {
+        executor->closing = true;
+        executor->draining = drain;
+        executor->closed = closed;
+        executor->closed_user = user;
+        list_for_each (node, &executor->pools) {
+            struct pool *pool = &list_entry(node, struct agent_pool, link)->pool;
+            pool->pinned = false;
+            pool->target = 0; /* from now on containers are made for waiting tasks only */
+        }
+        log_info(executor->log, "stopping%s", drain ? " when running tasks have ended" : "");
+    }
+    if (!drain)
+        executor->draining = false;
+    executor_kick(executor);
+}
+
+/* --- what can be asked ------------------------------------------------------------------------------------------- */
+
+static uint32_t serving(const struct pool *pool)
+{
+    return pool->count[CONTAINER_IDLE] + pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING];
+}
+
+void executor_status(const struct executor *executor, struct executor_status *status)
+{
+    const struct engine_info *info = engine_info(executor->engine);
+    *status = (struct executor_status){.instance = executor->state.instance,
+                                       .state_dir = executor->state.path,
+                                       .engine_name = info->name,
+                                       .engine_version = info->version,
+                                       .engine_api_version = info->api_version,
+                                       .engine_host = info->host,
+                                       .engine_up = executor->engine_up,
+                                       .closing = executor->closing,
+                                       .ready = executor->engine_up && !executor->closing,
+                                       .closing_left = executor->set.containers + executor->networks_left,
+                                       .uptime_ms = (clock_us() - executor->opened_us) / 1000};
+    if (!executor->engine_up)
+        snprintf(status->engine_error, sizeof status->engine_error, "%s",
+                 executor->engine_error.code != ERROR_NONE ? executor->engine_error.message : "not connected yet");
+    list_for_each (node, &executor->pools) {
+        const struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        uint32_t now = serving(&owner->pool), target = owner->pool.target;
+        status->warm_target += target;
+        status->warm_now += now < target ? now : target;
+        uint32_t initial = owner->pool.limits.size < target ? owner->pool.limits.size : target;
+        if (owner->warmup && now < initial)
+            status->ready = false;
+    }
+}
+
+static void fill_pool_info(struct pool_info *info, const struct agent_pool *owner)
+{
+    const struct pool *pool = &owner->pool;
+    *info = (struct pool_info){.agent_type = owner->profile->agent_type,
+                               .target = pool->target,
+                               .min = pool->limits.min,
+                               .max = pool->limits.max,
+                               .pinned = pool->pinned,
+                               .total = pool_live(pool) + pool->count[CONTAINER_UNHEALTHY],
+                               .creating = pool->count[CONTAINER_CREATING] + pool->count[CONTAINER_CONNECTING],
+                               .idle = pool->count[CONTAINER_IDLE],
+                               .busy = pool->count[CONTAINER_BUSY],
+                               .resetting = pool->count[CONTAINER_RESETTING],
+                               .unhealthy = pool->count[CONTAINER_UNHEALTHY],
+                               .retiring = pool->count[CONTAINER_RETIRING] + pool->count[CONTAINER_REMOVING] +
+                                           pool->count[CONTAINER_STUCK],
+                               .healthy = serving(pool),
+                               .waiting = pool->queue.length + pool->fresh_queue.length,
+                               .tasks = pool->counters.tasks,
+                               .hits = pool->counters.hits,
+                               .misses = pool->counters.misses,
+                               .created = pool->counters.created,
+                               .removed = pool->counters.removed,
+                               .resets = pool->counters.resets,
+                               .resets_failed = pool->counters.resets_failed,
+                               .image = owner->profile->image,
+                               .last_error = owner->last_error.code == ERROR_NONE ? "" : owner->last_error.message};
+}
+
+void executor_pools(const struct executor *executor, pool_info_fn *fn, void *user)
+{
+    list_for_each (node, &executor->pools) {
+        struct pool_info info;
+        fill_pool_info(&info, list_entry(node, struct agent_pool, link));
+        fn(user, &info);
+    }
+}
+
+int executor_pool(const struct executor *executor, const char *agent_type, struct pool_info *info, struct error *err)
+{
+    const struct agent_pool *owner = pool_find(executor, agent_type);
+    if (owner == NULL)
+        return error_set(err, ERROR_NOT_FOUND, "there is no pool of agent type \"%.64s\"", agent_type);
+    fill_pool_info(info, owner);
+    return 0;
+}
+
+int executor_scale(struct executor *executor, const char *agent_type, int size, struct error *err)
+{
+    if (executor->closing)
+        return error_set(err, ERROR_UNAVAILABLE, "warmpool is stopping");
+    struct agent_pool *owner = executor_pool_get(executor, agent_type, err);
+    if (owner == NULL)
+        return -1;
+    if (size == -1) {
+        pool_unpin(&owner->pool);
+    } else if (size < 1 || (uint32_t)size > owner->pool.limits.max) {
+        return error_set(err, ERROR_INVALID, "the size of %s must be 1 to %u (maxPoolSize), not %d", agent_type,
+                         owner->pool.limits.max, size);
+    } else {
+        pool_pin(&owner->pool, (uint32_t)size);
+    }
+    executor_kick(executor);
+    return 0;
+}
+
+int executor_warm(struct executor *executor, const char *agent_type, uint32_t size,
+                  void (*done)(void *user, const struct error *error), void *user, struct error *err)
+{
+    if (executor->closing)
+        return error_set(err, ERROR_UNAVAILABLE, "warmpool is stopping");
+    struct agent_pool *owner = executor_pool_get(executor, agent_type, err);
+    if (owner == NULL)
+        return -1;
+    uint32_t most = owner->pool.pinned ? owner->pool.target : owner->pool.limits.max;
+    if (size < 1 || size > most)
+        return error_set(err, ERROR_INVALID, "%s can have 1 to %u containers (%s), not %u", agent_type, most,
+                         owner->pool.pinned ? "its size is pinned" : "maxPoolSize", size);
+    struct warm_wait *wait = calloc(1, sizeof *wait);
+    if (wait == NULL)
+        return error_set(err, ERROR_NOMEM, "out of memory");
+    wait->size = size;
+    wait->done = done;
+    wait->user = user;
+    list_push_back(&owner->warm_waits, &wait->link);
+    pool_warm(&owner->pool, size);
+    executor_kick(executor);
+    return 0;
+}
+
+struct container_visit {
+    container_info_fn *fn;
+    void *user;
+};
+
+static void visit_container(struct worker *worker, void *user)
+{
+    const struct container_visit *visit = user;
+    const struct container *container = &worker->container;
+    bool serves = container->state == CONTAINER_IDLE || container->state == CONTAINER_BUSY ||
+                  container->state == CONTAINER_RESETTING;
+    struct container_info info = {
+        .id = worker->id,
+        .name = worker->name,
+        .agent_type = worker->owner->profile->agent_type,
+        .state = container_state_name(container->state),
+        .created_at_ms = worker->created_wall_ms,
+        .last_used_ms = worker->last_used_wall_ms,
+        .exec_count = container->exec_count,
+        .is_healthy = serves,
+        .is_in_use = container->state == CONTAINER_BUSY,
+        .network_id = worker->network_id,
+        .volume_id = "",
+        .pid = worker->pid,
+        .uid = worker->slot != NULL && worker_has_own_user(worker->owner->profile) ? worker->slot->uid : 0,
+        .task_id = container->task != NULL ? executor_task_id(container->task) : ""};
+    visit->fn(visit->user, &info);
+}
+
+void executor_containers(const struct executor *executor, container_info_fn *fn, void *user)
+{
+    struct container_visit visit = {.fn = fn, .user = user};
+    executor_each_worker(executor, visit_container, &visit);
+}
+
+int executor_refresh(struct executor *executor, const char *container, struct error *err)
+{
+    struct search search = {.text = container, .length = strlen(container), .prefix = strlen(container) >= 4};
+    executor_each_worker(executor, search_worker, &search);
+    if (search.count == 0)
+        return error_set(err, ERROR_NOT_FOUND, "there is no container \"%.80s\"", container);
+    if (search.count > 1)
+        return error_set(err, ERROR_CONFLICT, "\"%.80s\" names %u containers; give more of the id", container,
+                         search.count);
+    container_expire(&search.found->container);
+    executor_kick(executor);
+    return 0;
+}
+
+static void percentiles_of(struct percentiles *out, const struct histogram *histogram)
+{
+    out->count = histogram->count;
+    out->p50_ms = histogram_quantile_us(histogram, 0.50) / 1000;
+    out->p95_ms = histogram_quantile_us(histogram, 0.95) / 1000;
+    out->p99_ms = histogram_quantile_us(histogram, 0.99) / 1000;
+    out->max_ms = histogram->count == 0 ? NAN : (double)histogram->max_us / 1000;
+}
+
+void executor_metrics(const struct executor *executor, struct executor_metrics *metrics)
+{
+    *metrics = (struct executor_metrics){0};
+    uint64_t hits = 0, tasks = 0;
+    list_for_each (node, &executor->pools) {
+        struct pool_info info;
+        fill_pool_info(&info, list_entry(node, struct agent_pool, link));
+        metrics->total_containers += info.total;
+        metrics->active_containers += info.busy;
+        metrics->idle_containers += info.idle;
+        metrics->healthy_containers += info.healthy;
+        metrics->unhealthy_containers += info.unhealthy;
+        metrics->waiting += info.waiting;
+        metrics->containers_created += info.created;
+        metrics->containers_removed += info.removed;
+        metrics->resets += info.resets;
+        metrics->resets_failed += info.resets_failed;
+        metrics->misses += info.misses;
+        metrics->create_failures += list_entry(node, struct agent_pool, link)->pool.counters.create_failures;
+        hits += info.hits;
+        tasks += info.tasks;
+    }
+    metrics->hits = hits;
+    metrics->pool_utilization =
+        metrics->total_containers == 0 ? NAN : 100.0 * metrics->active_containers / metrics->total_containers;
+    metrics->container_hit_rate = tasks == 0 ? NAN : 100.0 * (double)hits / (double)tasks;
+    metrics->average_execution_ms = histogram_mean_us(&executor->execution) / 1000;
+    for (unsigned i = 0; i <= TASK_REJECTED; i++) {
+        metrics->tasks_by_outcome[i] = executor->outcomes[i];
+        metrics->tasks_total += executor->outcomes[i];
+    }
+    percentiles_of(&metrics->execution, &executor->execution);
+    percentiles_of(&metrics->queue, &executor->queue);
+    percentiles_of(&metrics->dispatch, &executor->dispatch);
+    percentiles_of(&metrics->reset, &executor->reset);
+    percentiles_of(&metrics->create, &executor->create);
+}

@@ -1,0 +1,262 @@
+/* What the executor's files share. Ownership is a tree: executor > agent pools > slots, workers, jobs; engine requests
+ * hold a worker alive through `pending`. Everything happens on the loop's thread. */
+#pragma once
+
+#include <uv.h>
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "engine/engine.h"
+#include "executor/executor.h"
+#include "maintenance/janitor.h"
+#include "maintenance/scaler.h"
+#include "pool/pool.h"
+#include "telemetry/histogram.h"
+#include "transport/runner_conn.h"
+#include "transport/socket.h"
+
+#define LABEL_INSTANCE "io.warmpool.instance"
+#define LABEL_TYPE     "io.warmpool.type"
+#define LABEL_SLOT     "io.warmpool.slot"
+
+#define INSTANCE_BYTES     12             /* hexadecimal digits */
+#define OUTPUT_WINDOW      (512U * 1024U) /* bytes of stdout, and of stderr, that a runner may send ahead */
+#define CONNECT_TIMEOUT_MS 20000U         /* from the start of a container to its runner's HELLO */
+#define PING_TIMEOUT_MS    5000U
+#define RECONNECT_CHECK_MS 100U /* between looks at a container whose connection broke in mid-task */
+#define RECONNECT_CHECKS   50U
+#define TICK_MS            500U
+
+/* --- state directory (state_dir.c) -------------------------------------------------------------- */
+
+struct state_dir {
+    char *path;
+    int fd;            /* of the directory */
+    int lock_fd;       /* flock-ed while open: one executor per state directory */
+    int containers_fd; /* of "containers" in it: a directory per container */
+    char instance[INSTANCE_BYTES + 1];
+};
+
+/* Makes what is missing, locks, reads or makes the instance id, writes the runner, removes the directories of
+ * containers of a former run. */
+int state_dir_open(struct state_dir *state, const char *path, struct error *err);
+void state_dir_close(struct state_dir *state);
+/* Makes containers/NAME with the runner and, unless uid is 0, passwd and group for it. Returns a descriptor of it. */
+int state_dir_container_new(struct state_dir *state, const char *name, uint32_t uid, struct error *err);
+void state_dir_container_remove(struct state_dir *state, const char *name);
+
+/* --- slots (slot.c) ------------------------------------------------------------------------------- */
+
+/* A pool's place for a container: the uid and the network that its successive containers use. */
+struct slot {
+    struct list link; /* in the pool's free list */
+    uint32_t index;   /* of the executor's: uid = uid_first + index */
+    uint32_t uid;
+    int32_t subnet;      /* which /29 of the subnet pool; -1: none */
+    char network_id[72]; /* "" while there is none */
+    char network_name[64];
+};
+
+struct slot_space { /* which indices and subnets are taken */
+    uint8_t *taken; /* bit per index */
+    uint32_t count;
+    uint8_t *subnet_taken; /* bit per /29; foreign ones are found by trying */
+    uint32_t subnet_count;
+    uint32_t subnet_next;
+};
+
+int slot_space_init(struct slot_space *space, const struct config *config, uint32_t random, struct error *err);
+void slot_space_free(struct slot_space *space);
+struct slot *slot_new(struct slot_space *space, const struct config *config, const char *instance, struct error *err);
+void slot_free(struct slot_space *space, struct slot *slot);
+/* Takes a subnet for the slot and writes it as CIDR; -1 when the pool of subnets is exhausted. */
+int slot_take_subnet(struct slot_space *space, const struct config *config, struct slot *slot, char cidr[24]);
+/* The engine says that somebody else uses it: it stays taken, the slot has none. */
+void slot_subnet_foreign(struct slot *slot);
+void slot_release_subnet(struct slot_space *space, struct slot *slot);
+
+/* --- pools ------------------------------------------------------------------------------------------ */
+
+struct warm_wait {
+    struct list link;
+    uint32_t size;
+    void (*done)(void *user, const struct error *error);
+    void *user;
+};
+
+struct agent_pool {
+    struct pool pool;
+    struct hash_node by_type;
+    struct list link; /* in executor.pools */
+    struct executor *executor;
+    struct profile *profile; /* owned */
+    struct list free_slots;
+    uint32_t free_slot_count;
+    struct scaler_state scaler;
+    struct list warm_waits;
+    uv_timer_t queue_timer;  /* at the earliest queue deadline */
+    uint64_t queue_armed_us; /* 0: not armed */
+    struct error last_error;
+    bool warmup; /* of warmupAgentTypes */
+};
+
+/* --- workers: containers and their runners (worker.c) --------------------------------------------- */
+
+struct worker {
+    struct container container;
+    struct agent_pool *owner;
+    struct slot *slot;
+    struct socket_listener *listener;
+    struct runner_conn *conn;
+    int dir_fd;
+    char name[80];
+    char id[72]; /* "" before the engine made it */
+    char network_id[72];
+    int64_t pid;
+    unsigned pending; /* engine requests that will call back */
+    bool asked;       /* the engine was told to create it, and may have */
+    bool receipt_due;
+    struct receipt baseline;
+    uv_timer_t timer; /* of the present state */
+    unsigned checks;  /* looks at a container whose connection broke */
+    uint64_t ping_nonce, answered_us;
+    uint64_t created_wall_ms, last_used_wall_ms;
+    uint64_t reset_begun_us;
+    unsigned removal_failures;
+    char retire_reason[192];
+};
+
+struct job;
+
+/* Begins to make one container more for the pool. */
+void worker_new(struct agent_pool *owner);
+/* Asks the engine for its container, by the profile (worker_spec.c). */
+void worker_create(struct worker *worker, engine_id_fn *done);
+bool worker_has_own_user(const struct profile *profile);
+/* Takes it out of service for good and removes it; a running task ends as LOST. Idempotent. */
+void worker_retire(struct worker *worker, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Its container is gone or stopped, says the engine: `status` NULL when it does not exist. */
+void worker_died(struct worker *worker, const struct container_status *status);
+/* After the task's result was delivered: acknowledges, resets, or retires. */
+void worker_release(struct worker *worker, uint32_t task_number);
+void worker_ping(struct worker *worker);
+void worker_timer(struct worker *worker, uint64_t milliseconds);
+/* Asks the engine whether it still runs. */
+void worker_check(struct worker *worker);
+
+/* --- jobs: tasks with all that they carry (job.c) --------------------------------------------------- */
+
+struct job {
+    struct task task; /* first: a struct task * of executor.h is this */
+    struct hash_node by_id;
+    struct list soon; /* in executor.soon */
+    struct agent_pool *owner;
+    struct task_handler handler;
+    void *user;
+    bool abandoned, started_due, cancelled, has_stdin, stdin_eof;
+    bool capture, stream;
+    uint32_t number; /* on the wire */
+    uint32_t stdin_credit;
+    uint64_t window[2]; /* consumed and not yet granted again */
+    struct buffer captured[2];
+    bool truncated[2];
+    uint64_t max_output_bytes;
+    uint32_t timeout_ms, kill_timeout_ms;
+    const char **argv, **env; /* into `strings` */
+    const char *workdir;
+    const uint8_t *stdin_data; /* what was given at once and does not fit the credit yet */
+    size_t stdin_size;
+    enum task_outcome outcome; /* for the soon list */
+    char message[ERROR_MESSAGE_MAX];
+    char id[72];
+    char strings[]; /* arrays and texts of the request */
+};
+
+/* Its container is BUSY with it: sends RUN. */
+void job_start(struct job *job);
+/* What the runner says of the task that its worker runs. */
+void job_output(struct job *job, int stream, const uint8_t *data, size_t size);
+void job_stdin_credit(struct job *job, uint32_t bytes);
+void job_exited(struct job *job, const struct message_exit *message);
+/* Ends it without an EXIT: LOST, REJECTED, CANCELLED or OOM_KILLED. From the loop only. */
+void job_end(struct job *job, enum task_outcome outcome, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* As job_end(), from inside a call of executor.h: the handler is called later. */
+void job_end_soon(struct job *job, enum task_outcome outcome, const char *message);
+/* Hands idle containers to waiting tasks. */
+void agent_pool_dispatch(struct agent_pool *owner);
+/* Ends every waiting task. */
+void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *error);
+void agent_pool_queue_expired(uv_timer_t *timer);
+
+/* --- the executor (executor.c, maintain.c, sweep.c) ------------------------------------------------ */
+
+struct executor {
+    uv_loop_t *loop;
+    const struct config *config;
+    const struct log *log;
+    enum executor_mode mode;
+    struct engine *engine;
+    struct state_dir state;
+    struct slot_space slots;
+    struct pool_set set;
+    struct list pools;
+    struct hash_table pools_by_type, jobs_by_id;
+    uint32_t jobs;    /* not yet ended */
+    struct list soon; /* jobs with something to tell their handlers */
+    uv_timer_t soon_timer, tick_timer;
+    unsigned handles; /* uv handles of the executor and its pools still open, while closing */
+    uint32_t task_number;
+    uint64_t opened_us;
+    /* engine */
+    bool engine_opened, engine_up, swept, sweeping;
+    unsigned sweep_pending;
+    struct error engine_error;
+    uint64_t engine_retry_us;
+    /* closing */
+    bool closing, draining, engine_closing;
+    uint32_t networks_left; /* being removed */
+    void (*closed)(void *user);
+    void *closed_user;
+    /* telemetry */
+    struct histogram execution, queue, dispatch, reset, create;
+    uint64_t outcomes[TASK_REJECTED + 1];
+    uint32_t random_left;
+    uint8_t random_bytes[256];
+};
+
+static inline struct worker *worker_of(struct container *container)
+{
+    return list_entry(container, struct worker, container);
+}
+
+static inline struct job *job_of(struct task *task)
+{
+    return list_entry(task, struct job, task);
+}
+
+static inline struct agent_pool *agent_pool_of(struct pool *pool)
+{
+    return list_entry(pool, struct agent_pool, pool);
+}
+
+/* Looks, soon, at what pools need: creations, surplus, waiting callers, the end of closing. */
+void executor_kick(struct executor *executor);
+void executor_random_bytes(struct executor *executor, void *out, size_t size);
+uint32_t executor_random(struct executor *executor);
+/* Finds the pool of a type or makes it. */
+struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
+void executor_engine_failed(struct executor *executor, const struct error *error);
+struct worker *executor_worker_find(struct executor *executor, const char *id);
+/* Every worker in every pool and state. `fn` may retire it. */
+void executor_each_worker(const struct executor *executor, void (*fn)(struct worker *worker, void *user), void *user);
+
+/* maintain.c */
+void maintain_tick(struct executor *executor, uint64_t now_us);
+void maintain_plan(struct executor *executor, uint64_t now_us);
+/* The removal of a slot's network; the slot is freed or goes to the pool's free list. */
+void slot_put(struct agent_pool *owner, struct slot *slot);
+
+/* sweep.c: removes what a former run of this instance left in the engine, then sets `swept`. */
+void sweep_begin(struct executor *executor);
+/* After the event stream was down: finds out who died meanwhile. */
+void sweep_reconcile(struct executor *executor);

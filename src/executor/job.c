@@ -1,0 +1,672 @@
+/* Tasks from the request to the result. A job is one allocation with its request in it. Its handler's `ended` is called
+ * exactly once, from the loop, and the job is freed right after. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "executor/internal.h"
+
+#define ID_MAX           64U
+#define STDIN_INLINE_MAX (16U * 1024U * 1024U)
+#define STRINGS_MAX      (FRAME_RUN_MAX - 64U * 1024U) /* of argv, env and workdir together, with what the wire adds */
+
+static struct worker *worker_on(const struct job *job)
+{
+    return job->task.container == NULL ? NULL : worker_of(job->task.container);
+}
+
+static struct runner_conn *conn_on(const struct job *job)
+{
+    struct worker *worker = worker_on(job);
+    return worker != NULL && runner_conn_ready(worker->conn) ? worker->conn : NULL;
+}
+
+/* --- request ----------------------------------------------------------------------------------------- */
+
+struct measure {
+    size_t argc, envc, bytes;
+};
+
+static int check_id(const char *id, struct error *err)
+{
+    size_t length = strlen(id);
+    if (length == 0 || length > ID_MAX ||
+        strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != length)
+        return error_set(err, ERROR_INVALID, "the task id must be 1 to %u characters of A-Z a-z 0-9 . _ -", ID_MAX);
+    return 0;
+}
+
+static int check_request(const struct task_request *request, struct measure *measure, struct error *err)
+{
+    *measure = (struct measure){0};
+    if (request->argv == NULL || request->argv[0] == NULL || request->argv[0][0] == '\0')
+        return error_set(err, ERROR_INVALID, "the command is empty; give a program and its arguments");
+    if (request->id != NULL && check_id(request->id, err) < 0)
+        return -1;
+    for (; request->argv[measure->argc] != NULL; measure->argc++)
+        measure->bytes += strlen(request->argv[measure->argc]) + 1;
+    for (; request->env != NULL && request->env[measure->envc] != NULL; measure->envc++) {
+        const char *equals = strchr(request->env[measure->envc], '=');
+        if (equals == NULL || equals == request->env[measure->envc])
+            return error_set(err, ERROR_INVALID, "environment entry %zu is not NAME=VALUE", measure->envc + 1);
+        measure->bytes += strlen(request->env[measure->envc]) + 1;
+    }
+    if (request->workdir != NULL) {
+        if (request->workdir[0] != '/')
+            return error_set(err, ERROR_INVALID, "the working directory \"%.100s\" is not absolute", request->workdir);
+        measure->bytes += strlen(request->workdir) + 1;
+    }
+    size_t strings = measure->argc + measure->envc;
+    if (measure->argc > RUN_STRINGS_MAX || measure->envc > RUN_STRINGS_MAX ||
+        measure->bytes + 5 * strings > STRINGS_MAX)
+        return error_set(err, ERROR_INVALID, "the command and its environment are larger than %u bytes", STRINGS_MAX);
+    if (request->stdin_size > STDIN_INLINE_MAX)
+        return error_set(err, ERROR_INVALID, "stdin given with the task is larger than %u bytes; stream it",
+                         STDIN_INLINE_MAX);
+    if (request->priority > PRIORITY_BACKGROUND)
+        return error_set(err, ERROR_INVALID, "the priority must be critical, high, normal, low or background");
+    return 0;
+}
+
+static char *copy_text(char **next, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = *next;
+    memcpy(copy, text, size);
+    *next += size;
+    return copy;
+}
+
+static const char **copy_strings(char **arrays, char **texts, const char *const *from, size_t count)
+{
+    const char **copy = (const char **)(void *)*arrays;
+    *arrays += (count + 1) * sizeof *copy;
+    for (size_t i = 0; i < count; i++)
+        copy[i] = copy_text(texts, from[i]);
+    copy[count] = NULL;
+    return copy;
+}
+
+static uint32_t choose_ms(int64_t asked, uint64_t configured)
+{
+    uint64_t value = asked >= 0 ? (uint64_t)asked : configured;
+    return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+static void make_id(struct executor *executor, char id[72])
+{
+    unsigned char random[8];
+    executor_random_bytes(executor, random, sizeof random);
+    static const char digits[] = "0123456789abcdef";
+    char *out = id;
+    *out++ = 't';
+    for (size_t i = 0; i < sizeof random; i++) {
+        *out++ = digits[random[i] >> 4];
+        *out++ = digits[random[i] & 15];
+    }
+    *out = '\0';
+}
+
+static struct job *job_new(struct agent_pool *owner, const struct task_request *request, const struct measure *measure)
+{
+    size_t arrays = (measure->argc + 1 + measure->envc + 1) * sizeof(char *);
+    struct job *job = malloc(sizeof *job + arrays + measure->bytes + request->stdin_size);
+    if (job == NULL)
+        return NULL;
+    memset(job, 0, sizeof *job);
+    const struct profile *profile = owner->profile;
+    char *next_array = job->strings;
+    char *next_text = job->strings + arrays;
+    job->argv = copy_strings(&next_array, &next_text, request->argv, measure->argc);
+    job->env = copy_strings(&next_array, &next_text, request->env, measure->envc);
+    job->workdir = request->workdir != NULL ? copy_text(&next_text, request->workdir) : "";
+    if (request->stdin_size > 0) {
+        memcpy(next_text, request->stdin_data, request->stdin_size);
+        job->stdin_data = (uint8_t *)next_text;
+        job->stdin_size = request->stdin_size;
+    }
+    list_init(&job->task.link);
+    list_init(&job->soon);
+    job->owner = owner;
+    job->task.priority = (unsigned)request->priority;
+    job->task.fresh = request->fresh || owner->pool.limits.on_demand;
+    job->has_stdin = request->stdin_stream || request->stdin_size > 0;
+    job->stdin_eof = !request->stdin_stream;
+    job->stdin_credit = STDIN_CREDIT_INITIAL;
+    job->capture = request->capture;
+    job->stream = request->stream;
+    job->max_output_bytes =
+        request->max_output_bytes >= 0 ? (uint64_t)request->max_output_bytes : profile->max_output_bytes;
+    job->timeout_ms = choose_ms(request->timeout_ms, profile->timeout_ms);
+    job->kill_timeout_ms = choose_ms(request->kill_timeout_ms, profile->kill_timeout_ms);
+    return job;
+}
+
+static void job_free(struct job *job)
+{
+    struct executor *executor = job->owner->executor;
+    list_remove(&job->soon);
+    hash_remove(&executor->jobs_by_id, &job->by_id);
+    executor->jobs--;
+    buffer_free(&job->captured[0]);
+    buffer_free(&job->captured[1]);
+    free(job);
+    if (executor->closing)
+        executor_kick(executor);
+}
+
+static void soon(struct job *job)
+{
+    struct executor *executor = job->owner->executor;
+    if (list_empty(&job->soon))
+        list_push_back(&executor->soon, &job->soon);
+    executor_kick(executor);
+}
+
+static void arm_queue_timer(struct agent_pool *owner, uint64_t deadline_us, uint64_t now_us)
+{
+    if (owner->queue_armed_us != 0 && owner->queue_armed_us <= deadline_us)
+        return;
+    owner->queue_armed_us = deadline_us;
+    uint64_t delay = deadline_us > now_us ? (deadline_us - now_us) / 1000 + 1 : 0;
+    uv_timer_start(&owner->queue_timer, agent_pool_queue_expired, delay, 0);
+}
+
+struct task *executor_submit(struct executor *executor, const struct task_request *request,
+                             const struct task_handler *handler, void *user, struct error *err)
+{
+    struct measure measure;
+    if (executor->closing) {
+        error_set(err, ERROR_UNAVAILABLE, "warmpool is stopping and takes no more tasks");
+        return NULL;
+    }
+    if (check_request(request, &measure, err) < 0)
+        return NULL;
+    struct agent_pool *owner = executor_pool_get(executor, request->agent_type, err);
+    if (owner == NULL)
+        return NULL;
+    if (request->id != NULL && hash_find(&executor->jobs_by_id, request->id) != NULL) {
+        error_set(err, ERROR_CONFLICT, "a task with the id \"%s\" is queued or running", request->id);
+        return NULL;
+    }
+    struct job *job = job_new(owner, request, &measure);
+    if (job == NULL) {
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    job->handler = *handler;
+    job->user = user;
+    if (request->id != NULL)
+        snprintf(job->id, sizeof job->id, "%s", request->id);
+    else
+        make_id(executor, job->id);
+    uint64_t now = clock_us();
+    if (!pool_submit(&owner->pool, &job->task, now)) {
+        error_set(err, ERROR_LIMIT, "the queue of %s is full (%u tasks wait)", owner->profile->agent_type,
+                  owner->pool.limits.max_queue);
+        free(job);
+        return NULL;
+    }
+    if (!hash_add(&executor->jobs_by_id, &job->by_id, job->id)) {
+        pool_withdraw(&owner->pool, &job->task);
+        free(job);
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    executor->jobs++;
+    agent_pool_dispatch(owner);
+    if (job->task.state == TASK_QUEUED) {
+        uint64_t timeout_ms = choose_ms(request->queue_timeout_ms, owner->profile->queue_timeout_ms);
+        if (timeout_ms != 0) {
+            job->task.queue_deadline_us = now + timeout_ms * 1000;
+            arm_queue_timer(owner, job->task.queue_deadline_us, now);
+        }
+        executor_kick(executor);
+    } else if (handler->started != NULL) {
+        job->started_due = true;
+        soon(job);
+    }
+    return &job->task;
+}
+
+/* --- running ------------------------------------------------------------------------------------------ */
+
+static void send_stdin(struct job *job)
+{
+    struct runner_conn *conn = conn_on(job);
+    if (conn == NULL || job->stdin_size == 0)
+        return;
+    size_t piece = job->stdin_size < job->stdin_credit ? job->stdin_size : job->stdin_credit;
+    if (piece == 0)
+        return;
+    bool last = piece == job->stdin_size;
+    runner_conn_stdin(conn, job->number, job->stdin_data, piece, last && job->stdin_eof);
+    job->stdin_data += piece;
+    job->stdin_size -= piece;
+    job->stdin_credit -= (uint32_t)piece;
+}
+
+void job_start(struct job *job)
+{
+    struct executor *executor = job->owner->executor;
+    struct worker *worker = worker_on(job);
+    if (uv_is_active((uv_handle_t *)&worker->timer))
+        uv_timer_stop(&worker->timer);
+    job->number = ++executor->task_number == 0 ? ++executor->task_number : executor->task_number;
+    struct message_run run = {.flags = job->has_stdin ? RUN_FLAG_STDIN : 0,
+                              .timeout_ms = job->timeout_ms,
+                              .kill_timeout_ms = job->kill_timeout_ms,
+                              .credit_stdout = OUTPUT_WINDOW,
+                              .credit_stderr = OUTPUT_WINDOW,
+                              .workdir = job->workdir};
+    runner_conn_run(worker->conn, job->number, &run, job->argv, job->env);
+    send_stdin(job);
+    runner_conn_flush(worker->conn);
+    histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
+}
+
+void agent_pool_dispatch(struct agent_pool *owner)
+{
+    uint64_t now = clock_us();
+    for (struct task *task = pool_dispatch(&owner->pool, now); task != NULL; task = pool_dispatch(&owner->pool, now)) {
+        struct job *job = job_of(task);
+        job_start(job);
+        if (job->handler.started != NULL && now != task->submitted_us) {
+            job->started_due = true;
+            soon(job);
+        }
+    }
+}
+
+void executor_task_consumed(struct task *task, int stream, size_t size)
+{
+    struct job *job = job_of(task);
+    uint64_t *window = &job->window[stream == 2];
+    *window += size;
+    struct runner_conn *conn = conn_on(job);
+    if (conn == NULL || *window < OUTPUT_WINDOW / 4)
+        return;
+    runner_conn_credit(conn, job->number, stream, (uint32_t)*window);
+    runner_conn_flush(conn);
+    *window = 0;
+}
+
+static void capture(struct job *job, int stream, const uint8_t *data, size_t size)
+{
+    struct buffer *captured = &job->captured[stream == 2];
+    uint64_t room = job->max_output_bytes - buffer_length(captured);
+    if (size > room) {
+        job->truncated[stream == 2] = true;
+        size = (size_t)room;
+    }
+    buffer_append(captured, data, size);
+    if (captured->failed)
+        job->truncated[stream == 2] = true;
+}
+
+void job_output(struct job *job, int stream, const uint8_t *data, size_t size)
+{
+    if (job->capture)
+        capture(job, stream, data, size);
+    if (job->stream && !job->abandoned)
+        job->handler.output(job->user, &job->task, stream, data, size);
+    else
+        executor_task_consumed(&job->task, stream, size);
+}
+
+void job_stdin_credit(struct job *job, uint32_t bytes)
+{
+    if (bytes == UINT32_MAX) { /* nobody reads any more */
+        job->stdin_size = 0;
+        job->stdin_eof = true;
+        job->stdin_credit = 0;
+        if (job->handler.stdin_ready != NULL && !job->abandoned)
+            job->handler.stdin_ready(job->user, &job->task, SIZE_MAX);
+        return;
+    }
+    if (bytes > STDIN_CREDIT_INITIAL - job->stdin_credit) /* a runner cannot make us owe it more than the window */
+        bytes = STDIN_CREDIT_INITIAL - job->stdin_credit;
+    job->stdin_credit += bytes;
+    if (job->stdin_size > 0) {
+        send_stdin(job);
+        struct runner_conn *conn = conn_on(job);
+        if (conn != NULL)
+            runner_conn_flush(conn);
+    } else if (bytes > 0 && job->handler.stdin_ready != NULL && !job->abandoned) {
+        job->handler.stdin_ready(job->user, &job->task, bytes);
+    }
+}
+
+int executor_task_stdin(struct task *task, const void *data, size_t size, bool eof, struct error *err)
+{
+    struct job *job = job_of(task);
+    struct runner_conn *conn = conn_on(job);
+    if (job->stdin_eof)
+        return 0; /* ended, or nobody reads */
+    if (conn == NULL) {
+        if (task->state == TASK_QUEUED)
+            return error_set(err, ERROR_LIMIT, "the task has not started yet");
+        return 0; /* its end is on its way */
+    }
+    if (size > job->stdin_credit)
+        return error_set(err, ERROR_LIMIT, "%zu bytes of stdin where %u may be sent", size, job->stdin_credit);
+    job->stdin_credit -= (uint32_t)size;
+    job->stdin_eof = eof;
+    runner_conn_stdin(conn, job->number, data, size, eof);
+    runner_conn_flush(conn);
+    return 0;
+}
+
+void executor_task_signal(struct task *task, int signal)
+{
+    struct job *job = job_of(task);
+    struct runner_conn *conn = conn_on(job);
+    if (conn == NULL || signal < 1 || signal > 64)
+        return;
+    runner_conn_signal(conn, job->number, (uint32_t)signal);
+    runner_conn_flush(conn);
+}
+
+/* --- the end ------------------------------------------------------------------------------------------- */
+
+static void name_container(struct task_result *result, const struct job *job, uint64_t now)
+{
+    const struct worker *worker = worker_on(job);
+    result->container_id = worker != NULL ? worker->id : "";
+    result->container_name = worker != NULL ? worker->name : "";
+    result->pooled = job->owner->executor->mode == EXECUTOR_POOLED;
+    if (worker == NULL)
+        return;
+    result->container_age_ms = (now - worker->container.created_us) / 1000;
+    result->exec_count = worker->container.exec_count;
+    result->hit = job->task.hit;
+}
+
+static void begin_result(struct task_result *result, const struct job *job, uint64_t now)
+{
+    uint64_t dispatched = job->task.dispatched_us != 0 ? job->task.dispatched_us : now;
+    *result = (struct task_result){
+        .task_id = job->id,
+        .agent_type = job->owner->profile->agent_type,
+        .exit_code = -1,
+        .message = "",
+        .output_truncated = job->truncated[0],
+        .error_truncated = job->truncated[1],
+        .queue_us = dispatched - job->task.submitted_us,
+        .total_us = now - job->task.submitted_us,
+        .resources = {EXIT_UNMEASURED, EXIT_UNMEASURED, EXIT_UNMEASURED, EXIT_UNMEASURED, EXIT_UNMEASURED, NULL}};
+    if (job->capture) {
+        static const uint8_t nothing[1] = {0};
+        result->output = buffer_length(&job->captured[0]) > 0 ? buffer_data(&job->captured[0]) : nothing;
+        result->error = buffer_length(&job->captured[1]) > 0 ? buffer_data(&job->captured[1]) : nothing;
+        result->output_size = buffer_length(&job->captured[0]);
+        result->error_size = buffer_length(&job->captured[1]);
+    }
+    name_container(result, job, now);
+}
+
+/* Tells the handler and frees. */
+static void finish(struct job *job, struct task_result *result)
+{
+    struct executor *executor = job->owner->executor;
+    executor->outcomes[result->outcome]++;
+    if (!job->abandoned)
+        job->handler.ended(job->user, &job->task, result);
+    job_free(job);
+}
+
+static const char *spawn_stage_text(unsigned stage)
+{
+    switch (stage) {
+    case SPAWN_WORKDIR:
+        return "cannot enter the working directory";
+    case SPAWN_EXEC:
+        return "cannot execute";
+    default:
+        return "cannot start a process";
+    }
+}
+
+/* ENOENT of the program is 127, what else keeps it from running 126: as a shell has it. */
+static void not_started(struct task_result *result, const struct job *job, const struct message_exit *message,
+                        char *text, size_t size)
+{
+    bool setup = message->spawn_stage == SPAWN_SETUP;
+    bool missing = message->spawn_stage == SPAWN_EXEC && message->spawn_errno == ENOENT;
+    result->outcome = TASK_REJECTED;
+    result->exit_code = setup ? 125 : missing ? 127 : 126;
+    result->cli_exit_code = result->exit_code;
+    snprintf(text, size, "%s \"%.100s\": %s", spawn_stage_text(message->spawn_stage),
+             message->spawn_stage == SPAWN_WORKDIR ? (job->workdir[0] != '\0' ? job->workdir : "/workspace")
+                                                   : job->argv[0],
+             missing ? "not found" : strerror((int)message->spawn_errno));
+    result->message = text;
+}
+
+static void explain(struct task_result *result, const struct job *job, const struct message_exit *message, char *text,
+                    size_t size)
+{
+    result->signal = (int)message->signal;
+    result->exit_code = message->signal != 0 ? 128 + (int)message->signal : message->exit_code;
+    result->cli_exit_code = result->exit_code;
+    text[0] = '\0';
+    result->message = text;
+    switch (message->outcome) {
+    case EXIT_EXITED:
+        result->outcome = TASK_EXITED;
+        break;
+    case EXIT_SIGNALED:
+        result->outcome = TASK_SIGNALED;
+        snprintf(text, size, "killed by signal %u (%s)", message->signal, strsignal((int)message->signal));
+        break;
+    case EXIT_TIMED_OUT:
+        result->outcome = TASK_TIMED_OUT;
+        result->cli_exit_code = 124;
+        snprintf(text, size, "timed out after %u ms", job->timeout_ms);
+        break;
+    case EXIT_CANCELLED:
+        result->outcome = TASK_CANCELLED;
+        if (message->signal == 0 && message->exit_code == 0)
+            result->cli_exit_code = 130;
+        snprintf(text, size, "cancelled");
+        break;
+    case EXIT_OOM_KILLED:
+        result->outcome = TASK_OOM_KILLED;
+        snprintf(text, size, "out of memory (the limit is %" PRIu64 " MiB)", job->owner->profile->memory_bytes >> 20);
+        break;
+    case EXIT_NOT_STARTED:
+        not_started(result, job, message, text, size);
+        break;
+    default:
+        result->outcome = TASK_LOST;
+        result->cli_exit_code = 125;
+        snprintf(text, size, "the runner gave an unknown outcome (%u)", message->outcome);
+    }
+}
+
+static void measure(struct task_result *result, const struct message_exit *message, uint64_t now, const struct job *job)
+{
+    struct task_resources *resources = &result->resources;
+    uint64_t run = now - job->task.dispatched_us;
+    result->exec_us = message->wall_us;
+    result->dispatch_us = run > message->wall_us ? run - message->wall_us : 0;
+    if (message->outcome == EXIT_NOT_STARTED)
+        return;
+    if (message->user_us != EXIT_UNMEASURED && message->system_us != EXIT_UNMEASURED)
+        resources->cpu_us = message->user_us + message->system_us;
+    resources->memory_peak_bytes = message->peak_source == PEAK_NONE ? EXIT_UNMEASURED : message->peak_bytes;
+    resources->memory_source = message->peak_source == PEAK_CGROUP   ? "cgroup"
+                               : message->peak_source == PEAK_RUSAGE ? "rusage"
+                                                                     : NULL;
+    resources->disk_bytes = message->disk_bytes;
+    resources->network_bytes = message->network_bytes;
+}
+
+void job_exited(struct job *job, const struct message_exit *message)
+{
+    struct executor *executor = job->owner->executor;
+    struct worker *worker = worker_on(job);
+    uint32_t number = job->number;
+    uint64_t now = clock_us();
+    struct task_result result;
+    char text[320];
+    begin_result(&result, job, now);
+    explain(&result, job, message, text, sizeof text);
+    measure(&result, message, now, job);
+    histogram_add(&executor->execution, result.exec_us);
+    histogram_add(&executor->dispatch, result.dispatch_us);
+    pool_task_ended(&job->owner->pool, &job->task, now);
+    finish(job, &result);
+    worker_release(worker, number);
+}
+
+static int end_code(enum task_outcome outcome)
+{
+    switch (outcome) {
+    case TASK_CANCELLED:
+        return 130;
+    case TASK_OOM_KILLED:
+        return 137;
+    case TASK_UNKNOWN:
+    case TASK_EXITED:
+    case TASK_SIGNALED:
+    case TASK_TIMED_OUT:
+    case TASK_LOST:
+    case TASK_REJECTED:
+        break;
+    }
+    return 125;
+}
+
+static void end_now(struct job *job, enum task_outcome outcome)
+{
+    uint64_t now = clock_us();
+    struct task_result result;
+    begin_result(&result, job, now);
+    if (job->task.state == TASK_QUEUED)
+        pool_withdraw(&job->owner->pool, &job->task);
+    else if (job->task.container != NULL)
+        pool_task_ended(&job->owner->pool, &job->task, now);
+    result.outcome = outcome;
+    result.message = job->message;
+    result.cli_exit_code = end_code(outcome);
+    if (outcome == TASK_OOM_KILLED) {
+        result.signal = 9;
+        result.exit_code = 137;
+    }
+    finish(job, &result);
+}
+
+void job_end(struct job *job, enum task_outcome outcome, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(job->message, sizeof job->message, format, args);
+    va_end(args);
+    end_now(job, outcome);
+}
+
+void job_end_soon(struct job *job, enum task_outcome outcome, const char *message)
+{
+    if (job->outcome != TASK_UNKNOWN)
+        return;
+    snprintf(job->message, sizeof job->message, "%s", message);
+    job->outcome = outcome;
+    if (job->task.state == TASK_QUEUED)
+        pool_withdraw(&job->owner->pool, &job->task);
+    soon(job);
+}
+
+void executor_task_cancel(struct task *task)
+{
+    struct job *job = job_of(task);
+    struct runner_conn *conn = conn_on(job);
+    if (task->state == TASK_QUEUED) {
+        job_end_soon(job, TASK_CANCELLED, "cancelled before it started");
+    } else if (conn != NULL) {
+        /* A second call does not wait for the grace of the first. */
+        runner_conn_cancel(conn, job->number, job->cancelled ? 0 : job->kill_timeout_ms);
+        runner_conn_flush(conn);
+    }
+    job->cancelled = true;
+}
+
+void executor_task_abandon(struct task *task)
+{
+    struct job *job = job_of(task);
+    job->abandoned = true;
+    /* What the caller took and will never give back. */
+    for (int stream = 1; stream <= 2; stream++)
+        executor_task_consumed(task, stream, OUTPUT_WINDOW);
+    executor_task_cancel(task);
+}
+
+void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *error)
+{
+    struct queue *queues[] = {&owner->pool.queue, &owner->pool.fresh_queue};
+    for (size_t i = 0; i < 2; i++)
+        for (struct task *task = queue_peek(queues[i]); task != NULL; task = queue_peek(queues[i]))
+            job_end(job_of(task), TASK_REJECTED, "%s", error->message);
+}
+
+static void expire_queue(struct agent_pool *owner, struct queue *queue, uint64_t now)
+{
+    for (unsigned priority = 0; priority < TASK_PRIORITIES; priority++) {
+        list_for_each_safe (node, &queue->tasks[priority]) {
+            struct task *task = list_entry(node, struct task, link);
+            if (task->queue_deadline_us == 0)
+                continue;
+            if (now < task->queue_deadline_us) {
+                arm_queue_timer(owner, task->queue_deadline_us, now);
+                continue;
+            }
+            char why[ERROR_MESSAGE_MAX + 64];
+            snprintf(why, sizeof why, "no container within %" PRIu64 " ms: %s", (now - task->submitted_us) / 1000,
+                     owner->last_error.code != ERROR_NONE ? owner->last_error.message
+                                                          : "every container of its type stayed busy");
+            job_end_soon(job_of(task), TASK_REJECTED, why);
+        }
+    }
+}
+
+void agent_pool_queue_expired(uv_timer_t *timer)
+{
+    struct agent_pool *owner = timer->data;
+    uint64_t now = clock_us();
+    owner->queue_armed_us = 0;
+    expire_queue(owner, &owner->pool.queue, now);
+    expire_queue(owner, &owner->pool.fresh_queue, now);
+}
+
+/* --- looking ------------------------------------------------------------------------------------------- */
+
+struct task *executor_task_find(struct executor *executor, const char *id)
+{
+    struct hash_node *node = hash_find(&executor->jobs_by_id, id);
+    return node == NULL ? NULL : &hash_entry(node, struct job, by_id)->task;
+}
+
+const char *executor_task_id(const struct task *task)
+{
+    return ((const struct job *)(const void *)task)->id;
+}
+
+const char *executor_task_state(const struct task *task)
+{
+    return task->state == TASK_QUEUED ? "queued" : "running";
+}
+
+const char *executor_task_agent_type(const struct task *task)
+{
+    return ((const struct job *)(const void *)task)->owner->profile->agent_type;
+}
+
+const char *task_outcome_name(enum task_outcome outcome)
+{
+    static const char *const names[] = {"unknown",    "exited",    "signaled", "timed_out",
+                                        "oom_killed", "cancelled", "lost",     "rejected"};
+    return (unsigned)outcome < sizeof names / sizeof names[0] ? names[outcome] : "unknown";
+}

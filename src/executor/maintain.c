@@ -1,0 +1,218 @@
+/* What is looked at beside the flow: on a kick what pools need now, on each tick what time brought. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "executor/internal.h"
+#include "maintenance/health.h"
+
+#define SLOTS_KEPT               2U /* free slots of a pool that keep their network */
+#define FAILURES_UNTIL_REJECT    2U /* creations in a row, with nothing alive, until waiting tasks are told */
+#define NETWORK_REMOVAL_TRIES    20U
+#define NETWORK_REMOVAL_RETRY_MS 250U
+
+/* --- slots ------------------------------------------------------------------------------------------- */
+
+struct network_removal {
+    struct executor *executor;
+    struct slot *slot;
+    unsigned tries;
+    uv_timer_t timer;
+};
+
+static void network_removal_closed(uv_handle_t *handle)
+{
+    struct network_removal *removal = handle->data;
+    struct executor *executor = removal->executor;
+    slot_free(&executor->slots, removal->slot);
+    free(removal);
+    executor->networks_left--;
+    executor_kick(executor);
+}
+
+static void network_removal_try(uv_timer_t *timer);
+
+static void on_network_removed(void *user, const struct error *error)
+{
+    struct network_removal *removal = user;
+    /* The engine may still hold the endpoint of a container that is just gone. */
+    if (error != NULL && ++removal->tries < NETWORK_REMOVAL_TRIES) {
+        uv_timer_start(&removal->timer, network_removal_try, NETWORK_REMOVAL_RETRY_MS, 0);
+        return;
+    }
+    if (error != NULL)
+        log_error(removal->executor->log, "the network %s could not be removed: %s", removal->slot->network_name,
+                  error->message);
+    uv_close((uv_handle_t *)&removal->timer, network_removal_closed);
+}
+
+static void network_removal_try(uv_timer_t *timer)
+{
+    struct network_removal *removal = timer->data;
+    engine_network_remove(removal->executor->engine, removal->slot->network_name, on_network_removed, removal);
+}
+
+static void slot_drop(struct executor *executor, struct slot *slot)
+{
+    struct network_removal *removal = slot->subnet < 0 ? NULL : calloc(1, sizeof *removal);
+    if (removal == NULL) {
+        slot_free(&executor->slots, slot);
+        return;
+    }
+    removal->executor = executor;
+    removal->slot = slot;
+    removal->timer.data = removal;
+    uv_timer_init(executor->loop, &removal->timer);
+    executor->networks_left++;
+    network_removal_try(&removal->timer);
+}
+
+void slot_put(struct agent_pool *owner, struct slot *slot)
+{
+    struct executor *executor = owner->executor;
+    bool keep = executor->config->optimize_networking && !executor->closing && slot->network_id[0] != '\0' &&
+                owner->free_slot_count < SLOTS_KEPT;
+    if (!keep) {
+        slot_drop(executor, slot);
+        return;
+    }
+    list_push_front(&owner->free_slots, &slot->link);
+    owner->free_slot_count++;
+}
+
+/* --- plan -------------------------------------------------------------------------------------------- */
+
+static void warm_answer(struct agent_pool *owner)
+{
+    uint32_t serving =
+        owner->pool.count[CONTAINER_IDLE] + owner->pool.count[CONTAINER_BUSY] + owner->pool.count[CONTAINER_RESETTING];
+    bool failing = owner->pool.failures >= FAILURES_UNTIL_REJECT;
+    struct error closing = ERROR_INIT;
+    list_for_each_safe (node, &owner->warm_waits) {
+        struct warm_wait *wait = list_entry(node, struct warm_wait, link);
+        const struct error *error = NULL;
+        if (owner->executor->closing) {
+            error_set(&closing, ERROR_UNAVAILABLE, "warmpool is stopping");
+            error = &closing;
+        } else if (serving < wait->size) {
+            if (!failing)
+                continue;
+            error = &owner->last_error;
+        }
+        list_remove(&wait->link);
+        wait->done(wait->user, error);
+        free(wait);
+    }
+}
+
+static void plan_pool(struct agent_pool *owner, uint64_t now_us)
+{
+    for (struct container *surplus = pool_surplus(&owner->pool); surplus != NULL; surplus = pool_surplus(&owner->pool))
+        worker_retire(worker_of(surplus), surplus->expiring ? "replaced" : "surplus");
+    if (owner->executor->swept && owner->executor->engine_up)
+        for (uint32_t count = pool_creations(&owner->pool, now_us); count > 0; count--)
+            worker_new(owner);
+    bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
+    if (waiting && pool_live(&owner->pool) == 0 && owner->pool.failures >= FAILURES_UNTIL_REJECT)
+        agent_pool_reject_waiting(owner, &owner->last_error);
+    if (!list_empty(&owner->warm_waits))
+        warm_answer(owner);
+}
+
+/* While the engine is down nothing can be made: tasks of a pool without containers are told, once that is sure. */
+static void plan_without_engine(struct agent_pool *owner)
+{
+    struct executor *executor = owner->executor;
+    bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
+    if (executor->engine_error.code == ERROR_NONE || pool_live(&owner->pool) > 0)
+        return;
+    if (waiting)
+        agent_pool_reject_waiting(owner, &executor->engine_error);
+    list_for_each_safe (node, &owner->warm_waits) {
+        struct warm_wait *wait = list_entry(node, struct warm_wait, link);
+        list_remove(&wait->link);
+        wait->done(wait->user, &executor->engine_error);
+        free(wait);
+    }
+}
+
+void maintain_plan(struct executor *executor, uint64_t now_us)
+{
+    list_for_each_safe (node, &executor->pools) {
+        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        plan_pool(owner, now_us);
+        if (!executor->engine_up)
+            plan_without_engine(owner);
+    }
+}
+
+/* --- tick -------------------------------------------------------------------------------------------- */
+
+static void check_health(struct agent_pool *owner, struct list *head, uint64_t now_us)
+{
+    uint64_t interval_us = owner->profile->health_check_interval_ms * 1000;
+    if (interval_us == 0)
+        return;
+    list_for_each_safe (node, head) {
+        struct worker *worker = worker_of(list_entry(node, struct container, link));
+        if (health_due(&worker->container, worker->answered_us, interval_us, now_us) &&
+            !uv_is_active((uv_handle_t *)&worker->timer))
+            worker_ping(worker);
+    }
+}
+
+static void tick_pool(struct agent_pool *owner, uint64_t now_us)
+{
+    const struct profile *profile = owner->profile;
+    struct janitor_config janitor = {.max_age_us = profile->max_container_age_ms * 1000,
+                                     .idle_timeout_us = profile->container_idle_timeout_ms * 1000};
+    janitor_pass(&janitor, &owner->pool, now_us);
+    check_health(owner, &owner->pool.containers[CONTAINER_IDLE], now_us);
+    check_health(owner, &owner->pool.idle_unused, now_us);
+    check_health(owner, &owner->pool.containers[CONTAINER_UNHEALTHY], now_us);
+    if (!profile->auto_scaling)
+        return;
+    struct scaler_config scaler = {.interval_us = profile->scaling_interval_ms * 1000,
+                                   .cooldown_us = profile->scale_cooldown_ms * 1000,
+                                   .up_percent = profile->scale_up_threshold,
+                                   .down_percent = profile->scale_down_threshold};
+    double utilization;
+    uint32_t target = scaler_threshold(&owner->scaler, &scaler, &owner->pool, now_us, &utilization);
+    if (target == owner->pool.target)
+        return;
+    log_info(owner->executor->log, "%s: scaled from %u to %u containers: utilisation was %.0f %%", profile->agent_type,
+             owner->pool.target, target, utilization);
+    owner->pool.target = target;
+}
+
+static void on_probed(void *user, const struct error *error)
+{
+    struct executor *executor = user;
+    if (error != NULL) {
+        executor_engine_failed(executor, error);
+        return;
+    }
+    executor->engine_up = true;
+    executor->engine_error = (struct error)ERROR_INIT;
+    log_info(executor->log, "the engine answers");
+    if (!executor->swept && !executor->sweeping)
+        sweep_begin(executor);
+    else
+        sweep_reconcile(executor);
+    executor_kick(executor);
+}
+
+void maintain_tick(struct executor *executor, uint64_t now_us)
+{
+    if (!executor->engine_up && executor->engine_opened && executor->engine_retry_us != 0 &&
+        now_us >= executor->engine_retry_us) {
+        executor->engine_retry_us = 0; /* set again when it fails */
+        engine_probe(executor->engine, on_probed, executor);
+    }
+    if (!executor->closing) {
+        list_for_each (node, &executor->pools) {
+            tick_pool(list_entry(node, struct agent_pool, link), now_us);
+        }
+    }
+    maintain_plan(executor, now_us);
+}

@@ -1,0 +1,607 @@
+/* One container's life: slot and directory, network, create, start, the runner's HELLO; then tasks and resets; then
+ * removal.
+ *
+ * A worker is freed only after its timer handle is closed, and that is begun only when no engine request names it any
+ * more
+ * (`pending`), so that every callback finds it alive. worker_retire() is the one way out, from any state. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "executor/internal.h"
+#include "maintenance/health.h"
+
+#define REMOVAL_BACKOFF_MS     500U
+#define REMOVAL_BACKOFF_MAX_MS 60000U
+#define SUBNET_TRIES           64U
+#define REMOVALS_WHEN_CLOSING  4U /* attempts; then stopping goes on without */
+
+static void worker_remove(struct worker *worker);
+static void worker_removal_begin(struct worker *worker);
+static void on_timer(uv_timer_t *timer);
+
+static bool worker_ending(const struct worker *worker)
+{
+    return worker->container.state >= CONTAINER_RETIRING;
+}
+
+void worker_timer(struct worker *worker, uint64_t milliseconds)
+{
+    uv_timer_start(&worker->timer, on_timer, milliseconds, 0);
+}
+
+/* --- creation --------------------------------------------------------------------------------------- */
+
+static void creation_failed(struct worker *worker, const struct error *error)
+{
+    struct agent_pool *owner = worker->owner;
+    struct executor *executor = owner->executor;
+    owner->last_error = *error;
+    if (error->code == ERROR_NOT_FOUND && worker->id[0] == '\0' && worker->asked)
+        snprintf(owner->last_error.message, sizeof owner->last_error.message,
+                 "%.300s; make the image %.100s available (`warmpool image build` makes the default one)",
+                 error->message, owner->profile->image);
+    error = &owner->last_error;
+    pool_create_failed(&owner->pool, clock_us(), executor_random(executor));
+    log_warn(executor->log, "%s: a container could not be made: %s", owner->profile->agent_type, error->message);
+    if (error->code == ERROR_UNAVAILABLE)
+        executor_engine_failed(executor, error);
+    worker_retire(worker, "could not be made: %s", error->message);
+    executor_kick(executor);
+}
+
+/* Every engine callback begins here: true when the worker goes on. */
+static bool answered(struct worker *worker, const struct error *error)
+{
+    worker->pending--;
+    if (worker_ending(worker)) {
+        worker_removal_begin(worker);
+        return false;
+    }
+    if (error != NULL) {
+        creation_failed(worker, error);
+        return false;
+    }
+    return true;
+}
+
+static void on_inspected(void *user, const struct container_status *status, const struct error *error)
+{
+    struct worker *worker = user;
+    if (!answered(worker, error))
+        return;
+    struct error failure = ERROR_INIT;
+    if (!status->running || status->pid <= 0) {
+        error_set(&failure, ERROR_ENGINE, "it ended at once with code %d%s%s", status->exit_code,
+                  status->error[0] != '\0' ? ": " : "", status->error);
+        creation_failed(worker, &failure);
+        return;
+    }
+    worker->pid = status->pid;
+    snprintf(worker->network_id, sizeof worker->network_id, "%s", status->network_id);
+    if (socket_listener_start(worker->listener, worker->pid, &failure) < 0)
+        creation_failed(worker, &failure);
+}
+
+static void on_started(void *user, const struct error *error)
+{
+    struct worker *worker = user;
+    if (!answered(worker, error))
+        return;
+    container_enter(&worker->container, CONTAINER_CONNECTING, clock_us());
+    worker_timer(worker, CONNECT_TIMEOUT_MS);
+    worker->pending++;
+    engine_container_inspect(worker->owner->executor->engine, worker->id, on_inspected, worker);
+}
+
+static void on_created(void *user, const char *id, const struct error *error)
+{
+    struct worker *worker = user;
+    if (id != NULL)
+        snprintf(worker->id, sizeof worker->id, "%s", id);
+    if (!answered(worker, error))
+        return;
+    worker->pending++;
+    engine_container_start(worker->owner->executor->engine, worker->id, on_started, worker);
+}
+
+static void create_container(struct worker *worker)
+{
+    worker->pending++;
+    worker_create(worker, on_created);
+}
+
+static void create_network(struct worker *worker);
+
+static void on_network(void *user, const char *id, const struct error *error)
+{
+    struct worker *worker = user;
+    struct slot *slot = worker->slot;
+    if (id != NULL)
+        snprintf(slot->network_id, sizeof slot->network_id, "%s", id);
+    bool overlap = error != NULL && error->code == ERROR_CONFLICT;
+    if (overlap && !worker_ending(worker) && ++worker->checks < SUBNET_TRIES) {
+        worker->pending--;
+        slot_subnet_foreign(slot);
+        create_network(worker);
+        return;
+    }
+    if (!answered(worker, error))
+        return;
+    create_container(worker);
+}
+
+static void create_network(struct worker *worker)
+{
+    struct executor *executor = worker->owner->executor;
+    struct slot *slot = worker->slot;
+    char cidr[24];
+    if (slot_take_subnet(&executor->slots, executor->config, slot, cidr) < 0) {
+        struct error error = ERROR_INIT;
+        error_set(&error, ERROR_LIMIT, "networkSubnetPool has no free /29 network left; make it larger");
+        creation_failed(worker, &error);
+        return;
+    }
+    struct engine_label labels[] = {{LABEL_INSTANCE, executor->state.instance},
+                                    {LABEL_TYPE, worker->owner->profile->agent_type}};
+    struct network_spec spec = {.name = slot->network_name,
+                                .subnet = cidr,
+                                .internal = strcmp(worker->owner->profile->network_mode, "internal") == 0,
+                                .labels = labels,
+                                .label_count = 2};
+    worker->pending++;
+    engine_network_create(executor->engine, &spec, on_network, worker);
+}
+
+static bool wants_own_network(const struct profile *profile)
+{
+    return strcmp(profile->network_mode, "isolated") == 0 || strcmp(profile->network_mode, "bridge") == 0 ||
+           strcmp(profile->network_mode, "internal") == 0;
+}
+
+/* --- the runner's words ------------------------------------------------------------------------------ */
+
+static struct job *job_on(const struct worker *worker)
+{
+    return worker->container.task == NULL ? NULL : job_of(worker->container.task);
+}
+
+static void worker_ready(struct worker *worker)
+{
+    struct agent_pool *owner = worker->owner;
+    uint64_t now = clock_us();
+    uv_timer_stop(&worker->timer);
+    container_enter(&worker->container, CONTAINER_IDLE, now);
+    worker->answered_us = now;
+    worker->container.expires_us =
+        janitor_expiry(&(struct janitor_config){.max_age_us = owner->profile->max_container_age_ms * 1000}, now,
+                       executor_random(owner->executor));
+    pool_create_succeeded(&owner->pool);
+    owner->pool.counters.created++;
+    owner->last_error = (struct error)ERROR_INIT;
+    histogram_add(&owner->executor->create, now - worker->container.created_us);
+    log_debug(owner->executor->log, "%s: ready after %" PRIu64 " ms", worker->name,
+              (now - worker->container.created_us) / 1000);
+    agent_pool_dispatch(owner);
+    executor_kick(owner->executor);
+}
+
+static void on_hello(void *user, const struct message_hello *hello)
+{
+    struct worker *worker = user;
+    struct job *job = job_on(worker);
+    if (worker->container.state == CONTAINER_CONNECTING) {
+        if (hello->flags != 0 || hello->generation != 0 || hello->task_state != HELLO_TASK_NONE) {
+            worker_retire(worker, "its runner had run tasks before");
+            return;
+        }
+        worker->baseline = hello->baseline;
+        worker_ready(worker);
+    } else if (worker->container.state == CONTAINER_BUSY && job != NULL) {
+        uv_timer_stop(&worker->timer);
+        if (hello->task != job->number || hello->task_state == HELLO_TASK_NONE)
+            worker_retire(worker, "its runner came back without the task it had");
+        else if (job->cancelled) /* it may not have heard */
+            executor_task_cancel(&job->task);
+    } else {
+        worker_retire(worker, "its runner connected again when %s", container_state_name(worker->container.state));
+    }
+}
+
+static void on_output(void *user, uint32_t task, int stream, const uint8_t *data, size_t size, bool eof)
+{
+    struct worker *worker = user;
+    struct job *job = job_on(worker);
+    if (job == NULL || job->number != task) {
+        worker_retire(worker, "its runner sent output of a task that it does not have");
+        return;
+    }
+    (void)eof;
+    if (size > 0)
+        job_output(job, stream, data, size);
+}
+
+static void on_credit(void *user, uint32_t task, uint32_t bytes)
+{
+    struct worker *worker = user;
+    struct job *job = job_on(worker);
+    if (job != NULL && job->number == task)
+        job_stdin_credit(job, bytes);
+}
+
+static void on_exit_frame(void *user, uint32_t task, const struct message_exit *message)
+{
+    struct worker *worker = user;
+    struct job *job = job_on(worker);
+    if (job == NULL || job->number != task) {
+        worker_retire(worker, "its runner ended a task that it does not have");
+        return;
+    }
+    job_exited(job, message);
+}
+
+static void on_receipt(void *user, const struct receipt *receipt)
+{
+    struct worker *worker = user;
+    struct agent_pool *owner = worker->owner;
+    if (!worker->receipt_due || worker->container.state != CONTAINER_RESETTING) {
+        worker_retire(worker, "its runner sent a receipt that nobody asked for");
+        return;
+    }
+    worker->receipt_due = false;
+    uv_timer_stop(&worker->timer);
+    uint64_t now = clock_us();
+    histogram_add(&owner->executor->reset, now - worker->reset_begun_us);
+    owner->pool.counters.resets++;
+    char difference[160];
+    if (receipt_differs(&worker->baseline, receipt, difference, sizeof difference)) {
+        owner->pool.counters.resets_failed++;
+        worker_retire(worker, "not clean after its task: %s", difference);
+        executor_kick(owner->executor);
+        return;
+    }
+    container_enter(&worker->container, CONTAINER_IDLE, now);
+    worker->answered_us = now;
+    if (owner->pool.queue.length + owner->pool.fresh_queue.length > 0)
+        agent_pool_dispatch(owner);
+    if (worker->container.expiring || owner->executor->closing)
+        executor_kick(owner->executor);
+}
+
+static void on_pong(void *user, const struct message_pong *pong)
+{
+    struct worker *worker = user;
+    struct agent_pool *owner = worker->owner;
+    if (pong->nonce > worker->ping_nonce) {
+        worker_retire(worker, "its runner answered a question that nobody asked");
+        return;
+    }
+    worker->answered_us = clock_us();
+    enum container_state state = worker->container.state;
+    if (pong->nonce != worker->ping_nonce || (state != CONTAINER_IDLE && state != CONTAINER_UNHEALTHY))
+        return;
+    uv_timer_stop(&worker->timer);
+    struct health_report report = {.spawn_errno = pong->spawn_errno,
+                                   .memory_bytes = pong->memory_bytes,
+                                   .memory_limit = pong->memory_limit,
+                                   .pids = pong->pids,
+                                   .pids_limit = pong->pids_limit};
+    const char *verdict = health_verdict(&report);
+    if (verdict != NULL && state == CONTAINER_IDLE) {
+        log_warn(owner->executor->log, "%s: unhealthy: %s", worker->name, verdict);
+        container_enter(&worker->container, CONTAINER_UNHEALTHY, worker->answered_us);
+        container_expire(&worker->container);
+        executor_kick(owner->executor);
+    } else if (verdict == NULL && state == CONTAINER_UNHEALTHY) {
+        log_info(owner->executor->log, "%s: healthy again", worker->name);
+        container_enter(&worker->container, CONTAINER_IDLE, worker->answered_us);
+        agent_pool_dispatch(owner);
+    }
+}
+
+static void on_log(void *user, int level, const char *text)
+{
+    struct worker *worker = user;
+    log_write(worker->owner->executor->log, level <= LOG_LEVEL_WARN ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
+              "%s: runner: %s", worker->name, text);
+}
+
+static void on_lost(void *user, const struct error *error)
+{
+    struct worker *worker = user;
+    if (worker->container.state == CONTAINER_CONNECTING)
+        return; /* it may connect again before its deadline */
+    if (worker->container.state == CONTAINER_BUSY && error->code != ERROR_PROTOCOL) {
+        worker->checks = 0;
+        worker_timer(worker, RECONNECT_CHECK_MS);
+        return;
+    }
+    worker_retire(worker, "%s", error->message);
+    executor_kick(worker->owner->executor);
+}
+
+static const struct runner_handler runner_handler = {
+    .hello = on_hello,
+    .output = on_output,
+    .credit = on_credit,
+    .exited = on_exit_frame,
+    .receipt = on_receipt,
+    .pong = on_pong,
+    .log = on_log,
+    .lost = on_lost,
+};
+
+static void on_accepted(void *user, const struct carrier_ops *ops, void *carrier)
+{
+    struct worker *worker = user;
+    if (worker_ending(worker) || runner_conn_ready(worker->conn)) {
+        ops->close(carrier);
+        return;
+    }
+    worker->conn = runner_conn_free(worker->conn);
+    uint8_t marker[SYNC_MARKER_BYTES];
+    executor_random_bytes(worker->owner->executor, marker, sizeof marker);
+    worker->conn = runner_conn_new(ops, carrier, marker, &runner_handler, worker);
+    if (worker->conn == NULL) {
+        ops->close(carrier);
+        return;
+    }
+    socket_carrier_bind(carrier, worker->conn);
+    runner_conn_flush(worker->conn);
+}
+
+/* --- begin ------------------------------------------------------------------------------------------- */
+
+static struct slot *take_slot(struct agent_pool *owner, struct error *err)
+{
+    if (!list_empty(&owner->free_slots)) {
+        struct slot *slot = list_entry(owner->free_slots.next, struct slot, link);
+        list_remove(&slot->link);
+        owner->free_slot_count--;
+        return slot;
+    }
+    struct executor *executor = owner->executor;
+    return slot_new(&executor->slots, executor->config, executor->state.instance, err);
+}
+
+void worker_new(struct agent_pool *owner)
+{
+    struct executor *executor = owner->executor;
+    struct error error = ERROR_INIT;
+    uint64_t now = clock_us();
+    struct slot *slot = take_slot(owner, &error);
+    struct worker *worker = slot == NULL ? NULL : calloc(1, sizeof *worker);
+    if (worker == NULL) {
+        if (slot != NULL)
+            slot_put(owner, slot);
+        if (error.code == ERROR_NONE)
+            error_set(&error, ERROR_NOMEM, "out of memory");
+        owner->last_error = error;
+        pool_create_failed(&owner->pool, now, executor_random(executor));
+        return;
+    }
+    worker->owner = owner;
+    worker->slot = slot;
+    worker->dir_fd = -1;
+    worker->created_wall_ms = clock_wall_ms();
+    container_init(&worker->container, &owner->pool, now);
+    uv_timer_init(executor->loop, &worker->timer);
+    worker->timer.data = worker;
+    snprintf(worker->name, sizeof worker->name, "wp-%.6s-%s-%06x", executor->state.instance, owner->profile->agent_type,
+             executor_random(executor) & 0xffffffU);
+
+    uint32_t uid = worker_has_own_user(owner->profile) ? slot->uid : 0;
+    worker->dir_fd = state_dir_container_new(&executor->state, worker->name, uid, &error);
+    if (worker->dir_fd >= 0)
+        worker->listener = socket_listener_new(executor->loop, worker->dir_fd, "sock", on_accepted, worker, &error);
+    if (worker->listener == NULL) {
+        creation_failed(worker, &error);
+        return;
+    }
+    if (wants_own_network(owner->profile) && slot->network_id[0] == '\0')
+        create_network(worker);
+    else
+        create_container(worker);
+}
+
+/* --- work -------------------------------------------------------------------------------------------- */
+
+void worker_release(struct worker *worker, uint32_t task_number)
+{
+    struct agent_pool *owner = worker->owner;
+    runner_conn_ack(worker->conn, task_number);
+    if (!pool_may_reuse(&owner->pool, &worker->container)) {
+        runner_conn_flush(worker->conn);
+        worker_retire(worker, "it has served its tasks");
+        executor_kick(owner->executor);
+        return;
+    }
+    uint64_t now = clock_us();
+    container_enter(&worker->container, CONTAINER_RESETTING, now);
+    worker->last_used_wall_ms = clock_wall_ms();
+    worker->reset_begun_us = now;
+    worker->receipt_due = true;
+    worker_timer(worker, owner->profile->reset_timeout_ms);
+    runner_conn_reset(worker->conn);
+    runner_conn_flush(worker->conn);
+}
+
+void worker_ping(struct worker *worker)
+{
+    worker_timer(worker, PING_TIMEOUT_MS);
+    runner_conn_ping(worker->conn, ++worker->ping_nonce);
+    runner_conn_flush(worker->conn);
+}
+
+static void on_checked(void *user, const struct container_status *status, const struct error *error)
+{
+    struct worker *worker = user;
+    worker->pending--;
+    if (worker_ending(worker)) {
+        worker_removal_begin(worker);
+        return;
+    }
+    if (error != NULL && error->code == ERROR_NOT_FOUND) {
+        worker_died(worker, NULL);
+    } else if (error == NULL && !status->running && worker->container.state != CONTAINER_CREATING) {
+        worker_died(worker, status);
+    } else if (worker->container.state == CONTAINER_BUSY && !runner_conn_ready(worker->conn)) {
+        if (++worker->checks > RECONNECT_CHECKS)
+            worker_retire(worker, "its runner did not come back");
+        else
+            worker_timer(worker, RECONNECT_CHECK_MS);
+    }
+}
+
+void worker_check(struct worker *worker)
+{
+    if (worker_ending(worker) || worker->id[0] == '\0')
+        return;
+    worker->pending++;
+    engine_container_inspect(worker->owner->executor->engine, worker->id, on_checked, worker);
+}
+
+void worker_died(struct worker *worker, const struct container_status *status)
+{
+    struct job *job = job_on(worker);
+    if (worker_ending(worker))
+        return;
+    if (job != NULL && status != NULL && status->oom_killed && status->exit_code == 137)
+        job_end(job, TASK_OOM_KILLED, "out of memory: the whole container was killed");
+    if (status != NULL)
+        worker_retire(worker, "its container ended with code %d", status->exit_code);
+    else
+        worker_retire(worker, "its container was removed by somebody else");
+    executor_kick(worker->owner->executor);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    struct agent_pool *owner = worker->owner;
+    struct error error = ERROR_INIT;
+    switch (worker->container.state) {
+    case CONTAINER_CONNECTING:
+        error_set(&error, ERROR_TIMEOUT, "its runner did not report within %u s", CONNECT_TIMEOUT_MS / 1000);
+        creation_failed(worker, &error);
+        break;
+    case CONTAINER_BUSY:
+        worker_check(worker);
+        break;
+    case CONTAINER_RESETTING:
+        owner->pool.counters.resets_failed++;
+        worker_retire(worker, "its reset took longer than %" PRIu64 " ms", owner->profile->reset_timeout_ms);
+        executor_kick(owner->executor);
+        break;
+    case CONTAINER_IDLE:
+        log_warn(owner->executor->log, "%s: unhealthy: no answer within %u s", worker->name, PING_TIMEOUT_MS / 1000);
+        container_enter(&worker->container, CONTAINER_UNHEALTHY, clock_us());
+        container_expire(&worker->container);
+        executor_kick(owner->executor);
+        break;
+    case CONTAINER_STUCK:
+        worker_remove(worker);
+        break;
+    case CONTAINER_CREATING:
+    case CONTAINER_UNHEALTHY:
+    case CONTAINER_RETIRING:
+    case CONTAINER_REMOVING:
+    case CONTAINER_GONE:
+    case CONTAINER_STATES:
+        break;
+    }
+}
+
+/* --- the way out ------------------------------------------------------------------------------------- */
+
+void worker_retire(struct worker *worker, const char *format, ...)
+{
+    if (worker_ending(worker))
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(worker->retire_reason, sizeof worker->retire_reason, format, args);
+    va_end(args);
+    uv_timer_stop(&worker->timer);
+    log_info(worker->owner->executor->log, "%s: retired: %s", worker->name, worker->retire_reason);
+    if (worker->conn != NULL)
+        runner_conn_stop(worker->conn);
+    worker->listener = socket_listener_free(worker->listener);
+    struct job *job = job_on(worker);
+    if (job != NULL)
+        job_end(job, TASK_LOST, "the container was lost while the task ran: %s", worker->retire_reason);
+    container_enter(&worker->container, CONTAINER_RETIRING, clock_us());
+    worker_removal_begin(worker);
+}
+
+static void worker_closed(uv_handle_t *handle)
+{
+    struct worker *worker = handle->data;
+    struct executor *executor = worker->owner->executor;
+    runner_conn_free(worker->conn);
+    executor->handles--;
+    free(worker);
+    executor_kick(executor);
+}
+
+static void worker_gone(struct worker *worker)
+{
+    struct agent_pool *owner = worker->owner;
+    container_enter(&worker->container, CONTAINER_GONE, clock_us());
+    owner->pool.counters.removed++;
+    if (worker->dir_fd >= 0)
+        close(worker->dir_fd);
+    state_dir_container_remove(&owner->executor->state, worker->name);
+    slot_put(owner, worker->slot);
+    worker->slot = NULL;
+    owner->executor->handles++;
+    uv_close((uv_handle_t *)&worker->timer, worker_closed);
+}
+
+static void on_removed(void *user, const struct error *error)
+{
+    struct worker *worker = user;
+    struct executor *executor = worker->owner->executor;
+    worker->pending--;
+    if (error == NULL) {
+        worker_gone(worker);
+        return;
+    }
+    uint64_t delay = REMOVAL_BACKOFF_MS << (worker->removal_failures < 7 ? worker->removal_failures : 7);
+    if (delay > REMOVAL_BACKOFF_MAX_MS)
+        delay = REMOVAL_BACKOFF_MAX_MS;
+    worker->removal_failures++;
+    log_warn(executor->log, "%s: could not be removed (attempt %u): %s", worker->name, worker->removal_failures,
+             error->message);
+    if (executor->closing && worker->removal_failures >= REMOVALS_WHEN_CLOSING) {
+        log_error(executor->log, "%s: left to the next start or to `warmpool doctor --repair`", worker->name);
+        worker_gone(worker);
+        return;
+    }
+    container_enter(&worker->container, CONTAINER_STUCK, clock_us());
+    worker_timer(worker, delay);
+}
+
+static void worker_remove(struct worker *worker)
+{
+    container_enter(&worker->container, CONTAINER_REMOVING, clock_us());
+    worker->pending++;
+    /* By name: a creation whose answer was lost may have made it all the same. */
+    engine_container_remove(worker->owner->executor->engine, worker->name, on_removed, worker);
+}
+
+/* Once no request names it any more. */
+static void worker_removal_begin(struct worker *worker)
+{
+    if (worker->pending > 0 || worker->container.state != CONTAINER_RETIRING)
+        return;
+    if (worker->asked) {
+        worker_remove(worker);
+        return;
+    }
+    container_enter(&worker->container, CONTAINER_REMOVING, clock_us());
+    worker_gone(worker);
+}

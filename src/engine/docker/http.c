@@ -461,11 +461,6 @@ static void start_waiting(struct http *http)
         http_wake(http);
 }
 
-static void handle_close(struct http *http, uv_handle_t *handle)
-{
-    uv_close(handle, on_handle_closed);
-}
-
 /* Users are told only here. They may call http_send() and http_close(), which queue and wake. */
 static void http_step(struct http *http)
 {
@@ -490,9 +485,9 @@ static void http_step(struct http *http)
     http->final = true;
     curl_multi_cleanup(http->multi);
     http->multi = NULL;
-    handle_close(http, (uv_handle_t *)&http->curl_timer);
-    handle_close(http, (uv_handle_t *)&http->deadline_timer);
-    handle_close(http, (uv_handle_t *)&http->wake);
+    uv_close((uv_handle_t *)&http->curl_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&http->deadline_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&http->wake, on_handle_closed);
 }
 
 static void on_wake(uv_idle_t *idle)

@@ -1,4 +1,8 @@
 /* Engines that are not there, hang, lie or break. Needs none: the engine is the test's own. */
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "harness.h"
 
 #define ID "0123456789abcdef"
@@ -73,6 +77,41 @@ static void test_no_engine_then_one(void **state)
     expect_ok(&second);
     assert_string_equal(engine_info(f->engine)->api_version, "1.41");
     assert_string_equal(w->fake.paths, "/v1.41/containers/" ID "/start\n");
+}
+
+/* Another engine may stand where the old one was. */
+static void test_engine_replaced(void **state)
+{
+    struct world *w = *state;
+    struct fixture *f = world_open(w, "HTTP/1.1 204 No Content\r\n\r\n", 5000, 0);
+    struct result lost = result_of(f), found = result_of(f);
+    fake_stop(&w->fake);
+    CALL(f, engine_container_start(f->engine, ID, on_done, &lost));
+    expect_error(&lost, ERROR_UNAVAILABLE, "is the engine running?");
+    w->fake.version = "{\"ApiVersion\":\"1.44\",\"MinAPIVersion\":\"1.44\"}";
+    fake_start(&w->fake, f);
+    CALL(f, engine_container_start(f->engine, ID, on_done, &found));
+    expect_ok(&found);
+    assert_string_equal(w->fake.paths, "/v1.44/containers/" ID "/start\n");
+}
+
+static void test_sockets_stay_here(void **state)
+{
+    struct world *w = *state;
+    struct result result = result_of(w->f);
+    struct fixture *f = world_open(w, "HTTP/1.1 204 No Content\r\n\r\n", 5000, 0);
+    CALL(f, engine_container_start(f->engine, ID, on_done, &result));
+    expect_ok(&result);
+    unsigned seen = 0;
+    for (int fd = 3; fd < 256; fd++) {
+        struct sockaddr_un peer = {0};
+        socklen_t size = sizeof(peer);
+        if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0 || strstr(peer.sun_path, "/fake.sock") == NULL)
+            continue;
+        seen++;
+        assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    }
+    assert_int_equal(seen, 1); /* and one connection is enough for requests one after another */
 }
 
 static void test_versions(void **state)
@@ -479,6 +518,22 @@ static void test_events_outage_told_once(void **state)
     assert_in_range(w->fake.requests, 3, 5); /* after 0, 100, 300, 700 ms */
 }
 
+/* The head of the stream does not come: that is an outage. Once it is there, silence is not. */
+static void test_events_stall(void **state)
+{
+    struct world *w = *state;
+    struct fixture *f = world_open(w, NULL, 300, 0);
+    struct watcher watcher = {0};
+    engine_events(f->engine, LABEL, f->label, on_event, &watcher);
+    wait_ms(f, 100);
+    w->fake.reply = "HTTP/1.1 200 OK\r\n\r\n" EVENT("start");
+    wait_ms(f, 1000);
+    assert_int_equal(watcher.broken, 1);
+    assert_int_equal(watcher.error.code, ERROR_TIMEOUT);
+    assert_int_equal(watcher.opened, 1);
+    assert_int_equal(watcher.events, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_up, world_down)
@@ -486,6 +541,9 @@ int main(void)
         TEST(test_malformed_hosts),
         TEST(test_no_engine_then_one),
         TEST(test_versions),
+        TEST(test_engine_replaced),
+        TEST(test_sockets_stay_here),
+        TEST(test_events_stall),
         TEST(test_stall),
         TEST(test_stall_at_opening),
         TEST(test_busy_is_not_dead),

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -113,6 +114,12 @@ static size_t on_body(char *data, size_t unit, size_t count, void *user)
     }
     buffer_append(&request->body, data, size);
     return request->body.failed ? 0 : size;
+}
+
+/* The engine's sockets are not for the programs that a daemon runs. */
+static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 static size_t on_header(char *data, size_t unit, size_t count, void *user)
@@ -236,11 +243,17 @@ static uint64_t deadline_of(const struct http_request *request, bool waits)
     return since + http->timeout_ms;
 }
 
+/* An endless answer has a deadline until its head is there. */
+static bool request_expires(const struct http_request *request)
+{
+    return !request->call.no_deadline || (request->call.opened != NULL && !request->opened);
+}
+
 static void list_expire(struct http *http, struct list *list, uint64_t now, uint64_t *next)
 {
     list_for_each_safe (node, list) {
         struct http_request *request = list_entry(node, struct http_request, link);
-        if (request->call.no_deadline && list == &http->active)
+        if (!request_expires(request))
             continue;
         uint64_t deadline = deadline_of(request, list == &http->waiting);
         if (deadline <= now) {
@@ -295,6 +308,7 @@ static CURL *request_easy(struct http_request *request)
     bad |= curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* whatever http_proxy says */
     bad |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     bad |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     bad |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     bad |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
     if (call->opened != NULL) {
@@ -333,7 +347,7 @@ static void request_start(struct http_request *request)
         http->counted++;
     list_remove(&request->link);
     list_push_back(&http->active, &request->link);
-    if (!request->call.no_deadline)
+    if (request_expires(request))
         deadline_watch(http);
 }
 

@@ -234,7 +234,7 @@ static int tar_certificates(struct image_tar *tar, struct error *err)
     _cleanup_buffer_ struct buffer bundle = {0};
     if (file_read(CA_BUNDLE, CA_BYTES_MAX, &bundle, NULL) < 0)
         return 0;
-    return tar_entry(tar, CA_BUNDLE + 1, AE_IFREG, 0644, NULL, buffer_data(&bundle), buffer_length(&bundle), err);
+    return tar_entry(tar, &CA_BUNDLE[1], AE_IFREG, 0644, NULL, buffer_data(&bundle), buffer_length(&bundle), err);
 }
 
 static int tar_fill(struct image_tar *tar, const struct buffer *busybox, char *applets, struct error *err)

@@ -1,8 +1,6 @@
-/* The Docker Engine API: which version is spoken, and the way of a request from its arguments to its answer.
- *
- * The version is in every path, so requests wait on `waiting` until one is agreed on. It is asked for at the beginning,
- * on engine_probe(), and with the first request after the last try failed or a connection broke: whoever simply tries
- * again finds an engine that was down, or was upgraded meanwhile, without doing anything special. */
+/* The Docker Engine API: the way of a request from its arguments to its answer, and the life of the engine object.
+ * Requests wait on `waiting` until version.c has agreed on a version; those whose arguments are wrong pass by there
+ * too, since answers come from the loop. */
 #include "engine/docker/docker.h"
 
 #include <stdio.h>
@@ -169,8 +167,6 @@ static void call_dispatch(struct call *call)
     }
 }
 
-static void docker_wake(struct docker *docker);
-
 void call_send(struct call *call)
 {
     struct docker *docker = call->docker;
@@ -218,9 +214,9 @@ static void waiting_flush(struct docker *docker)
         docker_want_version(docker);
 }
 
-/* --- agreeing on a version ------------------------------------------------------------------------ */
+/* --- probes --------------------------------------------------------------------------------------- */
 
-static void version_settle(struct docker *docker, const struct error *error)
+void docker_version_settled(struct docker *docker, const struct error *error)
 {
     docker->version_state = error == NULL ? VERSION_AGREED : VERSION_UNKNOWN;
     struct list probes;
@@ -241,109 +237,6 @@ static void version_settle(struct docker *docker, const struct error *error)
     if (docker->events != NULL)
         events_version_settled(docker->events, error);
     docker_wake(docker);
-}
-
-/* "1.41": the part after the dot; -1 when of another form or major version. */
-static int version_minor(const char *text)
-{
-    if (strncmp(text, "1.", 2) != 0 || text[2] < '0' || text[2] > '9')
-        return -1;
-    char *end;
-    long minor = strtol(text + 2, &end, 10);
-    return *end == '\0' && minor <= 9999 ? (int)minor : -1;
-}
-
-static int version_agree(struct docker *docker, const json_t *json, struct error *err)
-{
-    bool bad = !json_is_object(json);
-    const char *most = member_string(json, "ApiVersion", &bad);
-    const char *least = member_string(json, "MinAPIVersion", &bad);
-    const char *version = member_string(json, "Version", &bad);
-    int most_minor = version_minor(most), least_minor = least[0] != '\0' ? version_minor(least) : 0;
-    if (bad || most_minor < 0 || least_minor < 0) {
-        reply_malformed(err, "no API version in it");
-        return -1;
-    }
-    text_clean(docker->version, sizeof(docker->version), version, strlen(version));
-    if (most_minor < DOCKER_API_LEAST_MINOR)
-        return error_set(err, ERROR_ENGINE,
-                         "the engine (version %s) speaks its API only up to 1.%d, at least 1.%d is needed: "
-                         "upgrade it to Docker 20.10 or newer",
-                         docker->version, most_minor, DOCKER_API_LEAST_MINOR);
-    if (least_minor > DOCKER_API_MOST_MINOR)
-        return error_set(err, ERROR_ENGINE,
-                         "the engine (version %s) asks for API version 1.%d or newer, this warmpool speaks up to 1.%d: "
-                         "upgrade warmpool",
-                         docker->version, least_minor, DOCKER_API_MOST_MINOR);
-    int agreed = most_minor < DOCKER_API_MOST_MINOR ? most_minor : DOCKER_API_MOST_MINOR;
-    snprintf(docker->api_version, sizeof(docker->api_version), "1.%d", agreed);
-    return 0;
-}
-
-/* Of all that /info tells only the cgroup version matters, and without it one can live. */
-static void on_info(void *user, int status, const char *body, size_t size, const struct error *error)
-{
-    struct docker *docker = user;
-    if (error != NULL) {
-        struct error trouble = *error;
-        error_prefix(&trouble, "ask the engine for its properties");
-        version_settle(docker, &trouble);
-        return;
-    }
-    struct error ignored = ERROR_INIT;
-    json_t *json = NULL;
-    bool bad = false;
-    docker->cgroup_v1 = false;
-    if (status == 200 && reply_json(&json, body, size, &ignored) == 0)
-        docker->cgroup_v1 = strcmp(member_string(json, "CgroupVersion", &bad), "1") == 0;
-    json_decref(json);
-    version_settle(docker, NULL);
-}
-
-static int ask(struct docker *docker, const char *path, http_done_fn *done)
-{
-    struct http_call call = {.method = "GET", .path = path, .urgent = true, .done = done, .user = docker};
-    return http_send(docker->http, &call);
-}
-
-static void on_version(void *user, int status, const char *body, size_t size, const struct error *error)
-{
-    struct docker *docker = user;
-    struct error trouble = ERROR_INIT;
-    json_t *json = NULL;
-    if (error != NULL)
-        trouble = *error;
-    else if (status != 200)
-        reply_error(&trouble, status, body, size);
-    else if (reply_json(&json, body, size, &trouble) == 0)
-        version_agree(docker, json, &trouble);
-    json_decref(json);
-    char path[40];
-    snprintf(path, sizeof(path), "/v%s/info", docker->api_version);
-    if (trouble.code == ERROR_NONE && (docker->closing || ask(docker, path, on_info) < 0))
-        error_set(&trouble, docker->closing ? ERROR_CANCELLED : ERROR_NOMEM, "%s",
-                  docker->closing ? "the connection to the engine was closed" : "out of memory");
-    if (trouble.code == ERROR_NONE)
-        return;
-    error_prefix(&trouble, "agree on an API version");
-    version_settle(docker, &trouble);
-}
-
-void docker_want_version(struct docker *docker)
-{
-    if (docker->version_state != VERSION_UNKNOWN || docker->closing)
-        return;
-    docker->version_state = VERSION_ASKING;
-    if (ask(docker, "/version", on_version) < 0) {
-        docker->ask_failed = true;
-        docker_wake(docker);
-    }
-}
-
-void docker_doubt_version(struct docker *docker)
-{
-    if (docker->version_state == VERSION_AGREED)
-        docker->version_state = VERSION_UNKNOWN;
 }
 
 static void docker_probe(struct engine *engine, engine_opened_fn *done, void *user)
@@ -418,12 +311,12 @@ static void on_wake(uv_idle_t *idle)
         struct error error = ERROR_INIT;
         docker->ask_failed = false;
         set_nomem(&error);
-        version_settle(docker, &error);
+        docker_version_settled(docker, &error);
     }
     waiting_flush(docker);
 }
 
-static void docker_wake(struct docker *docker)
+void docker_wake(struct docker *docker)
 {
     if (!uv_is_closing((uv_handle_t *)&docker->wake))
         uv_idle_start(&docker->wake, on_wake);

@@ -81,10 +81,17 @@ struct call *call_new(struct docker *docker, const struct answer *answer, const 
 /* Sends it, once a version is agreed on. Consumes the call. */
 void call_send(struct call *call);
 
+/* version.c */
+
 /* Makes sure that a version is agreed on, or being asked for. */
 void docker_want_version(struct docker *docker);
 /* The connection broke: another engine may answer next time. */
 void docker_doubt_version(struct docker *docker);
+
+/* docker.c: an agreement was reached, or was not; tells those who wait for it. From the loop only. */
+void docker_version_settled(struct docker *docker, const struct error *error);
+/* The loop will look at what there is to do. */
+void docker_wake(struct docker *docker);
 /* Called once by each user of the memory when the engine is closing. */
 void docker_release(struct docker *docker);
 

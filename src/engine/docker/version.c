@@ -1,0 +1,114 @@
+/* Which version of the API is spoken. It is in every path, so requests wait for it. It is asked for at the beginning,
+ * on engine_probe(), and with the first request after the last try failed or a connection broke: whoever simply tries
+ * again finds an engine that was down, or was upgraded meanwhile, without doing anything special.
+ *
+ *     UNKNOWN --docker_want_version()--> ASKING (/version, then /info) --> AGREED --docker_doubt_version()--> UNKNOWN
+ *                                          \--------- failed ---------> UNKNOWN */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/docker/docker.h"
+
+/* "1.41": the part after the dot; -1 when of another form or major version. */
+static int version_minor(const char *text)
+{
+    if (strncmp(text, "1.", 2) != 0 || text[2] < '0' || text[2] > '9')
+        return -1;
+    char *end;
+    long minor = strtol(text + 2, &end, 10);
+    return *end == '\0' && minor <= 9999 ? (int)minor : -1;
+}
+
+static int version_agree(struct docker *docker, const json_t *json, struct error *err)
+{
+    bool bad = !json_is_object(json);
+    const char *most = member_string(json, "ApiVersion", &bad);
+    const char *least = member_string(json, "MinAPIVersion", &bad);
+    const char *version = member_string(json, "Version", &bad);
+    int most_minor = version_minor(most), least_minor = least[0] != '\0' ? version_minor(least) : 0;
+    if (bad || most_minor < 0 || least_minor < 0) {
+        reply_malformed(err, "no API version in it");
+        return -1;
+    }
+    text_clean(docker->version, sizeof(docker->version), version, strlen(version));
+    if (most_minor < DOCKER_API_LEAST_MINOR)
+        return error_set(err, ERROR_ENGINE,
+                         "the engine (version %s) speaks its API only up to 1.%d, at least 1.%d is needed: "
+                         "upgrade it to Docker 20.10 or newer",
+                         docker->version, most_minor, DOCKER_API_LEAST_MINOR);
+    if (least_minor > DOCKER_API_MOST_MINOR)
+        return error_set(err, ERROR_ENGINE,
+                         "the engine (version %s) asks for API version 1.%d or newer, this warmpool speaks up to 1.%d: "
+                         "upgrade warmpool",
+                         docker->version, least_minor, DOCKER_API_MOST_MINOR);
+    int agreed = most_minor < DOCKER_API_MOST_MINOR ? most_minor : DOCKER_API_MOST_MINOR;
+    snprintf(docker->api_version, sizeof(docker->api_version), "1.%d", agreed);
+    return 0;
+}
+
+/* Of all that /info tells only the cgroup version matters, and without it one can live. */
+static void on_info(void *user, int status, const char *body, size_t size, const struct error *error)
+{
+    struct docker *docker = user;
+    if (error != NULL) {
+        struct error trouble = *error;
+        error_prefix(&trouble, "ask the engine for its properties");
+        docker_version_settled(docker, &trouble);
+        return;
+    }
+    struct error ignored = ERROR_INIT;
+    json_t *json = NULL;
+    bool bad = false;
+    docker->cgroup_v1 = false;
+    if (status == 200 && reply_json(&json, body, size, &ignored) == 0)
+        docker->cgroup_v1 = strcmp(member_string(json, "CgroupVersion", &bad), "1") == 0;
+    json_decref(json);
+    docker_version_settled(docker, NULL);
+}
+
+static int ask(struct docker *docker, const char *path, http_done_fn *done)
+{
+    struct http_call call = {.method = "GET", .path = path, .urgent = true, .done = done, .user = docker};
+    return http_send(docker->http, &call);
+}
+
+static void on_version(void *user, int status, const char *body, size_t size, const struct error *error)
+{
+    struct docker *docker = user;
+    struct error trouble = ERROR_INIT;
+    json_t *json = NULL;
+    if (error != NULL)
+        trouble = *error;
+    else if (status != 200)
+        reply_error(&trouble, status, body, size);
+    else if (reply_json(&json, body, size, &trouble) == 0)
+        version_agree(docker, json, &trouble);
+    json_decref(json);
+    char path[40];
+    snprintf(path, sizeof(path), "/v%s/info", docker->api_version);
+    if (trouble.code == ERROR_NONE && (docker->closing || ask(docker, path, on_info) < 0))
+        error_set(&trouble, docker->closing ? ERROR_CANCELLED : ERROR_NOMEM, "%s",
+                  docker->closing ? "the connection to the engine was closed" : "out of memory");
+    if (trouble.code == ERROR_NONE)
+        return;
+    error_prefix(&trouble, "agree on an API version");
+    docker_version_settled(docker, &trouble);
+}
+
+void docker_want_version(struct docker *docker)
+{
+    if (docker->version_state != VERSION_UNKNOWN || docker->closing)
+        return;
+    docker->version_state = VERSION_ASKING;
+    if (ask(docker, "/version", on_version) < 0) {
+        docker->ask_failed = true;
+        docker_wake(docker);
+    }
+}
+
+void docker_doubt_version(struct docker *docker)
+{
+    if (docker->version_state == VERSION_AGREED)
+        docker->version_state = VERSION_UNKNOWN;
+}

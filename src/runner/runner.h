@@ -1,0 +1,162 @@
+/* The runner: PID 1 of a pooled container. It starts one task at a time, streams its output, ends it at its deadline,
+ * cleans up after it and counts what is left. It sees only wire/ and libc, allocates nothing after its start but a
+ * mapping for a large RUN, and has one thread.
+ *
+ * One loop: ppoll() on the connection and the task's pipes, with SIGCHLD let in only there. A task goes
+ *
+ *     IDLE -> RUNNING -> DRAINING (the main process has ended) -> EXITED (EXIT sent, not acknowledged) -> IDLE
+ *
+ * Everything about the task survives a broken connection; the deadline needs none. */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "wire/frame.h"
+#include "wire/message.h"
+
+#define INPUT_BYTES     (FRAME_DATA_MAX + 4096U)
+#define OUTPUT_BYTES    (2U * FRAME_DATA_MAX + 8192U)
+#define ENVIRONMENT_MAX 512U /* entries of the container's own environment */
+
+enum phase { PHASE_IDLE, PHASE_RUNNING, PHASE_DRAINING, PHASE_EXITED };
+
+struct stream { /* stdout or stderr of the task, our end */
+    int fd;     /* -1: closed */
+    uint8_t type;
+    uint64_t credit; /* bytes that may still be sent */
+    int64_t left; /* with kept background processes: what was in the pipe when the main process ended; -1: to the end */
+};
+
+struct task_state {
+    uint32_t number;
+    pid_t pid;
+    uint32_t flags, kill_timeout_ms;
+    uint64_t begun_us;                       /* exec */
+    uint64_t deadline_us, kill_us, drain_us; /* 0: none */
+    uint8_t ended_by;                        /* EXIT_TIMED_OUT, EXIT_CANCELLED or 0 */
+    bool killed;                             /* SIGKILL was sent by us */
+    struct stream out, err;
+    int stdin_fd; /* -1: closed */
+    bool stdin_eof;
+    size_t stdin_start, stdin_end;
+    uint32_t stdin_owed; /* consumed, credit not sent */
+    struct message_exit exit;
+};
+
+struct figures { /* what the kernel counts for the container; UINT64_MAX where it does not say */
+    int peak_fd, cpu_fd, oom_fd, net_fd;
+    bool version2;
+    uint64_t peak, cpu_us, oom_kills, network;
+};
+
+struct runner {
+    const char *self; /* path of this program, for the probe */
+    const char *socket_path;
+    char *const *environment;
+    uint64_t orphan_timeout_us;
+    int null_fd, cwd_fd;
+    sigset_t wait_mask; /* during ppoll: SIGCHLD let in */
+    /* connection */
+    int fd; /* -1: none */
+    bool synced;
+    uint8_t marker[SYNC_MARKER_BYTES];
+    uint64_t connect_us, connect_backoff_us, orphaned_us;
+    uint8_t *input; /* input_small, or a mapping */
+    size_t input_size, input_length;
+    size_t output_start, output_end; /* not yet written */
+    size_t output_frame;             /* where the first frame that is not wholly written begins */
+    bool output_failed;
+    /* task */
+    enum phase phase;
+    struct task_state task;
+    bool dirty, children; /* children: processes may be left */
+    uint32_t generation;
+    struct figures figures;
+    bool figures_fresh; /* read since the last task */
+    /* residue */
+    const char *mounts[RECEIPT_MOUNTS_MAX];
+    int mount_fds[RECEIPT_MOUNTS_MAX];
+    uint32_t mount_count;
+    int proc_fd, self_fd_fd, sysvipc_fd[3], net_fds[5];
+    bool baseline_known;
+    struct receipt baseline;
+    uint64_t log_window_us;
+    unsigned log_count;
+    uint8_t input_small[INPUT_BYTES];
+    uint8_t output[OUTPUT_BYTES];
+    uint8_t stdin_buffer[STDIN_CREDIT_INITIAL];
+};
+
+/* Microseconds of CLOCK_MONOTONIC. */
+uint64_t now_us(void);
+
+/* conn.c: the connection and the frames on it */
+void conn_try(struct runner *runner);
+void conn_read(struct runner *runner);
+void conn_flush(struct runner *runner);
+void conn_drop(struct runner *runner);
+/* Room for a payload of `size` bytes at the output's end, NULL when it is full; then conn_commit(). */
+uint8_t *conn_reserve(struct runner *runner, size_t size);
+/* How much of the task's output would fit in one frame now; what small frames may need is kept free. */
+size_t conn_room(struct runner *runner);
+void conn_commit(struct runner *runner, uint8_t type, uint8_t flags, uint32_t task, size_t size);
+void conn_send(struct runner *runner, uint8_t type, uint32_t task, const void *payload, size_t size);
+void runner_log(struct runner *runner, int level, const char *text);
+
+/* task.c: one task from RUN to EXIT */
+void task_run(struct runner *runner, uint32_t number, const struct message_run *run);
+void task_stdin(struct runner *runner, const uint8_t *data, size_t size, bool eof);
+void task_write_stdin(struct runner *runner);
+/* Nobody reads the task's stdin any more: closes it and says so. */
+void task_stdin_unread(struct runner *runner);
+void task_credit(struct runner *runner, const struct message_credit *credit);
+void task_cancel(struct runner *runner, uint32_t grace_ms);
+void task_read(struct runner *runner, struct stream *stream);
+void task_send_exit(struct runner *runner);
+/* Reaps, and moves the task on: deadlines, the end of draining. */
+void task_step(struct runner *runner);
+/* When task_step() has to be called at the latest; 0: no time. */
+uint64_t task_wakeup(const struct runner *runner);
+
+/* spawn.c */
+struct spawn_request {
+    const char *workdir; /* "": the container's */
+    char *const *argv, *const *env;
+    int in, out, err; /* become 0, 1, 2 */
+};
+struct spawn_failure {
+    int error;
+    uint8_t stage; /* enum spawn_stage */
+};
+/* pid, or -1 with `failure`. The child is in a session of its own, with default signals and nothing open but 0, 1, 2.
+ */
+pid_t spawn(const struct runner *runner, const struct spawn_request *request, struct spawn_failure *failure);
+/* A real fork, exec and reap of this program doing nothing; errno or 0. */
+int spawn_probe(struct runner *runner);
+
+/* reset.c */
+void reset(struct runner *runner, struct receipt *receipt);
+/* SIGKILL to everything until nothing is left or the deadline passes; how many were reaped. */
+uint64_t kill_everything(struct runner *runner, uint64_t deadline_us);
+
+/* wipe.c: empties the directory; entries removed. Follows no link, holds three descriptors at most. */
+uint64_t wipe_directory(int directory, uint64_t deadline_us);
+
+/* residue.c */
+void residue_open(struct runner *runner);
+void residue_count(struct runner *runner, struct receipt *receipt);
+/* Reads a small file from its beginning into `text`, NUL-terminated; -1 when it cannot. */
+ssize_t read_again(int fd, char *text, size_t size);
+
+/* figures.c */
+void figures_open(struct figures *figures);
+void figures_read(struct figures *figures);                                            /* before a task */
+void figures_exit(struct figures *figures, struct message_exit *exit, bool sigkilled); /* after it */
+void figures_pong(const struct figures *figures, struct message_pong *pong);
+
+/* filter.c: the system calls that tasks are refused on top of the engine's profile. 0 or errno. */
+int filter_install(void);

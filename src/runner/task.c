@@ -1,0 +1,471 @@
+/* One task from RUN to EXIT. The main process's exit ends it: all that is left is killed, what is in the pipes is sent
+ * as far as credit goes, then EXIT. A background process that holds stdout open therefore delays nothing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runner/runner.h"
+
+#define KILL_AGAIN_US  10000U   /* between two SIGKILLs to all, while the main process still lives */
+#define DRAIN_LIMIT_US 1000000U /* for killed processes to let go of the pipes */
+#define POINTERS_SMALL 512U
+#define READS_PER_TURN 8U
+
+/* --- start ------------------------------------------------------------------------------------------- */
+
+struct pointers { /* argv and env of the task */
+    char **memory;
+    size_t size; /* bytes of a mapping; 0: static */
+    char **argv, **env;
+};
+
+static bool overridden(const char *entry, char *const *by, size_t count)
+{
+    size_t length = strcspn(entry, "=");
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(by[i], entry, length + 1) == 0)
+            return true;
+    return false;
+}
+
+/* The strings stay where they are, in the RUN payload and in the container's own environment. */
+static bool make_pointers(const struct runner *runner, const struct message_run *run, char **small,
+                          struct pointers *pointers)
+{
+    size_t own = 0;
+    while (runner->environment[own] != NULL && own < ENVIRONMENT_MAX)
+        own++;
+    size_t count = run->argc + 1 + run->envc + own + 1;
+    *pointers = (struct pointers){.memory = small};
+    if (count > POINTERS_SMALL) {
+        pointers->size = count * sizeof(char *);
+        pointers->memory = mmap(NULL, pointers->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pointers->memory == MAP_FAILED)
+            return false;
+    }
+    struct wire_reader argv = run->argv, env = run->env;
+    char **next = pointers->argv = pointers->memory;
+    for (uint32_t i = 0; i < run->argc; i++)
+        *next++ = (char *)(uintptr_t)wire_get_string(&argv);
+    *next++ = NULL;
+    pointers->env = next;
+    for (uint32_t i = 0; i < run->envc; i++)
+        *next++ = (char *)(uintptr_t)wire_get_string(&env);
+    for (size_t i = 0; i < own; i++)
+        if (!overridden(runner->environment[i], pointers->env, run->envc))
+            *next++ = runner->environment[i];
+    *next = NULL;
+    return true;
+}
+
+/* Tasks are first in line for the OOM killer, so that PID 1 outlives them. Writable only once the exec has happened. */
+static void offer_to_oom_killer(pid_t pid)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", pid);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t written = write(fd, "1000", 4);
+    (void)written;
+    close(fd);
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+struct pipes {
+    int in[2], out[2], err[2]; /* [0] reads, [1] writes */
+};
+
+static bool open_pipes(struct pipes *pipes, bool with_stdin)
+{
+    *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}};
+    return (!with_stdin || pipe2(pipes->in, O_CLOEXEC) == 0) && pipe2(pipes->out, O_CLOEXEC) == 0 &&
+           pipe2(pipes->err, O_CLOEXEC) == 0;
+}
+
+static void set_nonblocking(int fd)
+{
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+static void task_not_started(struct runner *runner, int error, uint8_t stage)
+{
+    struct task_state *task = &runner->task;
+    task->exit.outcome = EXIT_NOT_STARTED;
+    task->exit.spawn_errno = (uint32_t)error;
+    task->exit.spawn_stage = stage;
+    runner->phase = PHASE_EXITED;
+    task_send_exit(runner);
+}
+
+void task_run(struct runner *runner, uint32_t number, const struct message_run *run)
+{
+    static char *small[POINTERS_SMALL];
+    struct task_state *task = &runner->task;
+    uint64_t begun = now_us();
+    if (!runner->figures_fresh)
+        figures_read(&runner->figures);
+    runner->figures_fresh = false;
+    *task = (struct task_state){.number = number,
+                                .flags = run->flags,
+                                .kill_timeout_ms = run->kill_timeout_ms,
+                                .out = {.fd = -1, .type = FRAME_STDOUT, .credit = run->credit_stdout, .left = -1},
+                                .err = {.fd = -1, .type = FRAME_STDERR, .credit = run->credit_stderr, .left = -1},
+                                .stdin_fd = -1,
+                                .exit = {.user_us = EXIT_UNMEASURED,
+                                         .system_us = EXIT_UNMEASURED,
+                                         .cgroup_cpu_us = EXIT_UNMEASURED,
+                                         .peak_bytes = EXIT_UNMEASURED,
+                                         .disk_bytes = EXIT_UNMEASURED,
+                                         .network_bytes = EXIT_UNMEASURED}};
+    runner->generation++;
+    runner->dirty = true; /* before the first process, and until a reset has proven the contrary */
+
+    struct pipes pipes;
+    struct pointers pointers;
+    struct spawn_failure failure = {.error = 0, .stage = SPAWN_SETUP};
+    bool with_stdin = (run->flags & RUN_FLAG_STDIN) != 0;
+    if (!open_pipes(&pipes, with_stdin)) {
+        failure.error = errno;
+    } else if (!make_pointers(runner, run, small, &pointers)) {
+        failure.error = ENOMEM;
+    } else {
+        struct spawn_request request = {.workdir = run->workdir,
+                                        .argv = pointers.argv,
+                                        .env = pointers.env,
+                                        .in = with_stdin ? pipes.in[0] : runner->null_fd,
+                                        .out = pipes.out[1],
+                                        .err = pipes.err[1]};
+        task->pid = spawn(runner, &request, &failure);
+        if (pointers.size > 0)
+            munmap(pointers.memory, pointers.size);
+    }
+    close_fd(&pipes.in[0]);
+    close_fd(&pipes.out[1]);
+    close_fd(&pipes.err[1]);
+    task->begun_us = now_us();
+    task->exit.spawn_us = task->begun_us - begun;
+    if (failure.error != 0) {
+        close_fd(&pipes.in[1]);
+        close_fd(&pipes.out[0]);
+        close_fd(&pipes.err[0]);
+        task_not_started(runner, failure.error, failure.stage);
+        return;
+    }
+    runner->phase = PHASE_RUNNING;
+    runner->children = true;
+    task->out.fd = pipes.out[0];
+    task->err.fd = pipes.err[0];
+    task->stdin_fd = pipes.in[1];
+    offer_to_oom_killer(task->pid);
+    set_nonblocking(task->out.fd);
+    set_nonblocking(task->err.fd);
+    set_nonblocking(task->stdin_fd);
+    if (run->timeout_ms != 0)
+        task->deadline_us = task->begun_us + (uint64_t)run->timeout_ms * 1000;
+}
+
+/* --- stdin -------------------------------------------------------------------------------------------- */
+
+static void send_credit(struct runner *runner, uint32_t bytes)
+{
+    struct message_credit credit = {.stream = WIRE_STDIN, .bytes = bytes};
+    uint8_t payload[MESSAGE_CREDIT_BYTES];
+    message_credit_encode(&credit, payload);
+    conn_send(runner, FRAME_CREDIT, runner->task.number, payload, sizeof payload);
+}
+
+void task_stdin_unread(struct runner *runner)
+{
+    close_fd(&runner->task.stdin_fd);
+    runner->task.stdin_start = runner->task.stdin_end = 0;
+    send_credit(runner, UINT32_MAX);
+}
+
+void task_write_stdin(struct runner *runner)
+{
+    struct task_state *task = &runner->task;
+    while (task->stdin_fd >= 0 && task->stdin_end > task->stdin_start) {
+        ssize_t written =
+            write(task->stdin_fd, runner->stdin_buffer + task->stdin_start, task->stdin_end - task->stdin_start);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0 && errno == EAGAIN)
+            break;
+        if (written < 0) {
+            task_stdin_unread(runner);
+            return;
+        }
+        task->stdin_start += (size_t)written;
+        task->stdin_owed += (uint32_t)written;
+    }
+    if (task->stdin_start == task->stdin_end) {
+        task->stdin_start = task->stdin_end = 0;
+        if (task->stdin_eof)
+            close_fd(&task->stdin_fd);
+    }
+    if (task->stdin_fd >= 0 && (task->stdin_owed >= STDIN_CREDIT_INITIAL / 4 || task->stdin_end == 0) &&
+        task->stdin_owed > 0) {
+        send_credit(runner, task->stdin_owed);
+        task->stdin_owed = 0;
+    }
+}
+
+void task_stdin(struct runner *runner, const uint8_t *data, size_t size, bool eof)
+{
+    struct task_state *task = &runner->task;
+    if (task->stdin_fd < 0 || task->stdin_eof)
+        return;
+    if (task->stdin_end + size > sizeof runner->stdin_buffer) {
+        memmove(runner->stdin_buffer, runner->stdin_buffer + task->stdin_start, task->stdin_end - task->stdin_start);
+        task->stdin_end -= task->stdin_start;
+        task->stdin_start = 0;
+    }
+    if (task->stdin_end + size > sizeof runner->stdin_buffer) { /* more than the credit: none of it can be trusted */
+        runner_log(runner, 1, "stdin beyond its credit");
+        task_stdin_unread(runner);
+        return;
+    }
+    memcpy(runner->stdin_buffer + task->stdin_end, data, size);
+    task->stdin_end += size;
+    task->stdin_eof = eof;
+    task_write_stdin(runner);
+}
+
+/* --- output -------------------------------------------------------------------------------------------- */
+
+void task_credit(struct runner *runner, const struct message_credit *credit)
+{
+    struct task_state *task = &runner->task;
+    if (credit->stream == WIRE_STDOUT)
+        task->out.credit += credit->bytes;
+    else if (credit->stream == WIRE_STDERR)
+        task->err.credit += credit->bytes;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+void task_read(struct runner *runner, struct stream *stream)
+{
+    for (unsigned i = 0; i < READS_PER_TURN && stream->fd >= 0 && stream->credit > 0 && stream->left != 0; i++) {
+        size_t most = smaller(conn_room(runner), FRAME_DATA_MAX);
+        if (most == 0)
+            return;
+        most = smaller(most, stream->credit > FRAME_DATA_MAX ? FRAME_DATA_MAX : (size_t)stream->credit);
+        if (stream->left > 0)
+            most = smaller(most, (size_t)stream->left);
+        uint8_t *room = runner->output + runner->output_end + FRAME_HEADER_BYTES;
+        ssize_t got = read(stream->fd, room, most);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0) {
+            close_fd(&stream->fd);
+            return;
+        }
+        stream->credit -= (uint64_t)got;
+        if (stream->left > 0)
+            stream->left -= got;
+        conn_commit(runner, stream->type, 0, runner->task.number, (size_t)got);
+        if ((size_t)got < most)
+            continue;
+        conn_flush(runner);
+    }
+}
+
+/* --- the end ------------------------------------------------------------------------------------------- */
+
+void task_cancel(struct runner *runner, uint32_t grace_ms)
+{
+    struct task_state *task = &runner->task;
+    if (runner->phase != PHASE_RUNNING && runner->phase != PHASE_DRAINING)
+        return;
+    uint64_t now = now_us();
+    if (task->ended_by == 0)
+        task->ended_by = EXIT_CANCELLED;
+    if (runner->phase == PHASE_DRAINING) { /* nobody waits for the rest */
+        task->drain_us = now;
+        return;
+    }
+    if (grace_ms > 0 && task->kill_us == 0)
+        kill(-1, SIGTERM);
+    uint64_t kill_us = now + (uint64_t)grace_ms * 1000;
+    if (task->kill_us == 0 || kill_us < task->kill_us)
+        task->kill_us = kill_us;
+}
+
+static void note_main_exit(struct runner *runner, int status, const struct rusage *usage)
+{
+    struct task_state *task = &runner->task;
+    struct message_exit *exit = &task->exit;
+    exit->wall_us = now_us() - task->begun_us;
+    exit->user_us = (uint64_t)usage->ru_utime.tv_sec * 1000000U + (uint64_t)usage->ru_utime.tv_usec;
+    exit->system_us = (uint64_t)usage->ru_stime.tv_sec * 1000000U + (uint64_t)usage->ru_stime.tv_usec;
+    exit->disk_bytes = ((uint64_t)usage->ru_inblock + (uint64_t)usage->ru_oublock) * 512U;
+    exit->peak_bytes = (uint64_t)usage->ru_maxrss * 1024U;
+    exit->peak_source = PEAK_RUSAGE;
+    if (WIFSIGNALED(status)) {
+        exit->signal = (uint32_t)WTERMSIG(status);
+        exit->outcome = EXIT_SIGNALED;
+    } else {
+        exit->exit_code = (uint8_t)WEXITSTATUS(status);
+        exit->outcome = EXIT_EXITED;
+    }
+    runner->phase = PHASE_DRAINING;
+    close_fd(&task->stdin_fd);
+    if (task->ended_by != 0) /* what it wrote before it was ended is worth a moment, not more */
+        task->drain_us = now_us() + DRAIN_LIMIT_US;
+}
+
+/* Reaps all that has ended; false when there is no child left. */
+static bool reap(struct runner *runner)
+{
+    for (;;) {
+        int status;
+        struct rusage usage;
+        pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+        if (pid == 0)
+            return true;
+        if (pid < 0)
+            return errno == EINTR;
+        if (pid == runner->task.pid && runner->phase == PHASE_RUNNING)
+            note_main_exit(runner, status, &usage);
+        else if (runner->phase == PHASE_DRAINING)
+            runner->task.exit.killed++;
+    }
+}
+
+static void limit_to_present(struct stream *stream)
+{
+    int present = 0;
+    if (stream->fd >= 0 && ioctl(stream->fd, FIONREAD, &present) == 0)
+        stream->left = present;
+}
+
+static void begin_draining(struct runner *runner)
+{
+    struct task_state *task = &runner->task;
+    if ((task->flags & RUN_FLAG_KEEP_BACKGROUND) != 0 && task->ended_by == 0) {
+        limit_to_present(&task->out);
+        limit_to_present(&task->err);
+    } else if (runner->children) {
+        kill(-1, SIGKILL);
+    }
+}
+
+void task_send_exit(struct runner *runner)
+{
+    uint8_t payload[MESSAGE_EXIT_BYTES];
+    message_exit_encode(&runner->task.exit, payload);
+    conn_send(runner, FRAME_EXIT, runner->task.number, payload, sizeof payload);
+}
+
+static void finish(struct runner *runner)
+{
+    struct task_state *task = &runner->task;
+    close_fd(&task->out.fd);
+    close_fd(&task->err.fd);
+    figures_exit(&runner->figures, &task->exit, task->killed);
+    if (task->ended_by != 0)
+        task->exit.outcome = task->ended_by;
+    runner->phase = PHASE_EXITED;
+    explicit_bzero(runner->stdin_buffer, task->stdin_end);
+    task_send_exit(runner);
+}
+
+static bool drained(const struct stream *stream)
+{
+    return stream->fd < 0 || stream->left == 0;
+}
+
+static void drain(struct runner *runner, uint64_t now)
+{
+    struct task_state *task = &runner->task;
+    task_read(runner, &task->out);
+    task_read(runner, &task->err);
+    if (drained(&task->out) && drained(&task->err)) {
+        finish(runner);
+        return;
+    }
+    if (task->deadline_us != 0 && now >= task->deadline_us && task->ended_by == 0) {
+        task->ended_by = EXIT_TIMED_OUT; /* the reader was too slow */
+        task->drain_us = now;
+    }
+    if (task->drain_us != 0 && now >= task->drain_us) {
+        finish(runner);
+        return;
+    }
+    if (task->ended_by != 0)
+        return;
+    /* Whoever else holds a pipe open is dying, unless it cannot: then the rest of its output is not waited for. */
+    bool waits_for_reader = (!drained(&task->out) && task->out.credit == 0) ||
+                            (!drained(&task->err) && task->err.credit == 0) || conn_room(runner) == 0 || runner->fd < 0;
+    if (waits_for_reader)
+        task->drain_us = 0;
+    else if (task->drain_us == 0)
+        task->drain_us = now + DRAIN_LIMIT_US;
+}
+
+static void check_deadline(struct runner *runner, uint64_t now)
+{
+    struct task_state *task = &runner->task;
+    if (task->deadline_us != 0 && now >= task->deadline_us && task->ended_by == 0) {
+        task->ended_by = EXIT_TIMED_OUT;
+        kill(-1, SIGTERM);
+        kill(-1, SIGCONT); /* a stopped process cannot act on the other */
+        task->kill_us = now + (uint64_t)task->kill_timeout_ms * 1000;
+        if (task->kill_us == 0)
+            task->kill_us = 1;
+    }
+    if (task->kill_us != 0 && now >= task->kill_us) {
+        task->killed = true;
+        kill(-1, SIGKILL);
+        task->kill_us = now + KILL_AGAIN_US;
+    }
+}
+
+void task_step(struct runner *runner)
+{
+    if (!runner->children && runner->phase != PHASE_DRAINING)
+        return;
+    uint64_t now = now_us();
+    if (runner->phase == PHASE_RUNNING)
+        check_deadline(runner, now);
+    bool was_running = runner->phase == PHASE_RUNNING;
+    if (runner->children)
+        runner->children = reap(runner);
+    if (was_running && runner->phase == PHASE_DRAINING)
+        begin_draining(runner);
+    if (runner->phase == PHASE_DRAINING)
+        drain(runner, now);
+}
+
+uint64_t task_wakeup(const struct runner *runner)
+{
+    const struct task_state *task = &runner->task;
+    if (runner->phase == PHASE_RUNNING)
+        return task->kill_us != 0 ? task->kill_us : task->deadline_us;
+    if (runner->phase == PHASE_DRAINING)
+        return task->drain_us != 0 &&
+                       (task->deadline_us == 0 || task->ended_by != 0 || task->drain_us < task->deadline_us)
+                   ? task->drain_us
+                   : task->deadline_us;
+    return 0;
+}

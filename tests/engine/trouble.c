@@ -230,6 +230,7 @@ static void test_lies(void **state)
          "not a container", ERROR_PROTOCOL},
         {"HTTP/1.1 500 Oh\r\nConnection: close\r\n\r\n{\"message\":\"bad\\u001b[31m\\nthing\\u0007\"}",
          "bad [31m thing", ERROR_ENGINE},
+        {"HTTP/1.1 500 Oh\r\n\r\nx\x80y\xc3(\xed\xa0\x80z \xc3\xa9 \xc2\x9bm", "x?y?(???z \xc3\xa9 m", ERROR_ENGINE},
         {"HTTP/1.1 500 Oh\r\nConnection: close\r\n\r\n{\"message\":7}", "{\"message\":7}", ERROR_ENGINE},
         {"HTTP/1.1 500 Oh\r\nConnection: close\r\n\r\n", "HTTP status 500", ERROR_ENGINE},
         {"HTTP/1.1 301 Moved\r\nLocation: /elsewhere\r\nConnection: close\r\n\r\n", "HTTP status 301", ERROR_ENGINE},

@@ -124,7 +124,7 @@ void docker_volume_list(struct engine *engine, const char *key, const char *valu
 
 /* reply.c: every byte of an answer is treated as hostile. */
 
-/* Replaces control characters and cuts; never fails. */
+/* Makes UTF-8 without control characters of anything, cut to fit (between characters). */
 void text_clean(char *out, size_t size, const char *text, size_t length);
 /* An error of the API: its own message, its status as a code. */
 void reply_error(struct error *error, int status, const char *body, size_t size);

@@ -7,26 +7,48 @@
 
 #define NAME_MAX_BYTES      255
 #define REFERENCE_MAX_BYTES 512
+#define WORDS_MAX           (ERROR_MESSAGE_MAX - 160) /* leaves room for what was tried */
+
+/* Bytes of the UTF-8 character at `text`, 0 when it is none. */
+static size_t utf8_length(const unsigned char *text, size_t left)
+{
+    unsigned char lead = text[0];
+    size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    if (length == 0 || length > left)
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    /* Overlong forms, surrogates, beyond U+10FFFF. */
+    if ((lead == 0xe0 && text[1] < 0xa0) || (lead == 0xed && text[1] > 0x9f) || (lead == 0xf0 && text[1] < 0x90) ||
+        (lead == 0xf4 && text[1] > 0x8f))
+        return 0;
+    return length;
+}
 
 void text_clean(char *out, size_t size, const char *text, size_t length)
 {
     size_t used = 0;
-    for (size_t i = 0; i < length && used + 1 < size; i++) {
-        unsigned char c = (unsigned char)text[i];
-        bool control = c < 0x20 || c == 0x7f;
+    for (size_t i = 0; i < length;) {
+        const unsigned char *at = (const unsigned char *)text + i;
+        size_t bytes = utf8_length(at, length - i);
+        bool control = *at < 0x20 || *at == 0x7f || (bytes == 2 && *at == 0xc2 && at[1] < 0xa0);
+        i += bytes > 0 ? bytes : 1;
         if (control && (used == 0 || out[used - 1] == ' '))
             continue;
-        out[used++] = control ? ' ' : (char)c;
+        bool plain = bytes > 0 && !control;
+        if (used + (plain ? bytes : 1) >= size)
+            break;
+        if (plain) {
+            memcpy(out + used, at, bytes);
+            used += bytes;
+        } else {
+            out[used++] = control ? ' ' : '?';
+        }
     }
     while (used > 0 && out[used - 1] == ' ')
         used--;
-    /* Not the first half of a character. */
-    if (used + 1 == size) {
-        while (used > 0 && ((unsigned char)out[used - 1] & 0xc0U) == 0x80)
-            used--;
-        if (used > 0 && ((unsigned char)out[used - 1] & 0x80U) != 0)
-            used--;
-    }
     out[used] = '\0';
 }
 
@@ -48,7 +70,7 @@ static enum error_code reply_code(int status, const char *message)
 
 void reply_error(struct error *error, int status, const char *body, size_t size)
 {
-    char message[ERROR_MESSAGE_MAX - 112];
+    char message[WORDS_MAX];
     json_t *json = json_loadb(body, size, 0, NULL);
     const char *text = json_string_value(json_object_get(json, "message"));
     if (text != NULL)
@@ -107,7 +129,7 @@ int reply_progress(json_t **json, const char *body, size_t size, struct error *e
         *json = value;
         const char *message = json_string_value(json_object_get(value, "error"));
         if (message != NULL) {
-            char clean[ERROR_MESSAGE_MAX - 112];
+            char clean[WORDS_MAX];
             text_clean(clean, sizeof(clean), message, strlen(message));
             error_set(err, ERROR_ENGINE, "%s", clean);
             json_decref(*json);

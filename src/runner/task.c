@@ -149,6 +149,7 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
                                         .in = with_stdin ? pipes.in[0] : runner->null_fd,
                                         .out = pipes.out[1],
                                         .err = pipes.err[1]};
+        task->begun_us = now_us();
         task->pid = spawn(runner, &request, &failure);
         if (pointers.size > 0)
             munmap(pointers.memory, pointers.size);
@@ -156,8 +157,7 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
     close_fd(&pipes.in[0]);
     close_fd(&pipes.out[1]);
     close_fd(&pipes.err[1]);
-    task->begun_us = now_us();
-    task->exit.spawn_us = task->begun_us - begun;
+    task->exit.spawn_us = now_us() - begun;
     if (failure.error != 0) {
         close_fd(&pipes.in[1]);
         close_fd(&pipes.out[0]);

@@ -189,8 +189,8 @@ struct message_exit {
     uint32_t signal;
     uint32_t spawn_errno;
     uint32_t killed;   /* processes left by the main process that were killed */
-    uint64_t wall_us;  /* from spawn to the main process's exit */
-    uint64_t spawn_us; /* from RUN to the exec */
+    uint64_t wall_us;  /* from just before the main process was made to its exit */
+    uint64_t spawn_us; /* from RUN to the exec, setting up included */
     uint64_t user_us;  /* rusage of the main process and what it waited for */
     uint64_t system_us;
     uint64_t cgroup_cpu_us; /* the container's cpu time over the task, the runner's own included */

@@ -1,0 +1,42 @@
+# A thin front to meson and ninja. `make help` lists what there is.
+BUILD  ?= build
+PREFIX ?= /usr/local
+WERROR ?= $(if $(CI),true,false)
+
+.DEFAULT_GOAL := build
+.PHONY: build run test check bench soak install clean help deps-build deps-run deps-test deps-bench
+
+build: deps-build $(BUILD)/build.ninja ## build everything into build/ (installs what building needs)
+	@ninja -C $(BUILD) $(if $(CI),,--quiet)
+	@scripts/link-binaries.sh $(BUILD)
+
+$(BUILD)/build.ninja: | deps-build
+	@meson setup --prefix $(PREFIX) -Dwerror=$(WERROR) $(BUILD) >/dev/null
+
+run: deps-run build ## warm pools and real tasks, beside docker exec and docker run
+	@scripts/demo.sh $(BUILD)
+
+test: deps-test build ## every test suite, on a real engine
+	@scripts/test.sh $(BUILD)
+
+check: deps-test ## layout, import directions, scripts
+	@scripts/check.sh
+
+bench: deps-bench build ## measures this machine
+	@bench/run.sh $(BUILD)
+
+soak: deps-test build ## the long forms of the tests (an hour)
+	@SOAK=1 scripts/test.sh $(BUILD)
+
+install: build ## make install PREFIX=/usr/local
+	@meson configure $(BUILD) --prefix $(PREFIX)
+	@meson install -C $(BUILD)
+
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+deps-build deps-run deps-test deps-bench:
+	@scripts/deps.sh $(@:deps-%=%)
+
+help: ## this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,63 @@
+#!/bin/bash
+# Runs every suite, each though an earlier one failed, and ends with `N passed, N failed` over all of them. A suite that says
+# nothing countable, or fails without a failed test, counts as one failure.
+#
+#     scripts/test.sh BUILD [SUITE...]
+set -u
+cd "$(dirname "$0")/.." || exit 1
+BUILD=$(realpath "${1:-build}")
+shift
+export BUILD
+logs=$BUILD/test-logs
+mkdir -p "$logs"
+passed=0 failed=0 summary=()
+only=("$@")
+
+wanted() {
+    [ ${#only[@]} = 0 ] && return 0
+    local name
+    for name in "${only[@]}"; do [[ $1 == "$name"* ]] && return 0; done
+    return 1
+}
+
+# suite NAME COMMAND...: the command prints TAP, or what cmocka prints.
+suite() {
+    local name=$1 log=$logs/${1//\//-}.log code ok bad begun=$SECONDS
+    shift
+    wanted "$name" || return 0
+    timeout --kill-after=10 900 "$@" >"$log" 2>&1 </dev/null
+    code=$?
+    ok=$(grep -cE '^ok |^\[ +OK \]' "$log")
+    bad=$(grep -cE '^not ok |^\[  FAILED  \] [a-z_A-Z0-9]+$' "$log")
+    # cmocka lists failed tests twice: where they fail and at the end.
+    if grep -q '^\[==========\] Running' "$log"; then
+        bad=$(grep -E '^\[  FAILED  \] [a-z_A-Z0-9]+$' "$log" | sort -u | wc -l)
+    fi
+    if [ "$bad" = 0 ] && { [ $code != 0 ] || [ "$ok" = 0 ]; }; then bad=1; fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+    printf '%-34s %4d passed %4d failed %4d s\n' "$name" "$ok" "$bad" $((SECONDS - begun))
+    if [ "$bad" != 0 ]; then
+        summary+=("$name")
+        grep -E '^not ok|FAILED|error|Error' "$log" | head -20
+        echo "--- the end of $log:"
+        tail -n 30 "$log"
+    fi
+}
+
+suite imports tests/imports.sh
+for program in "$BUILD"/tests/unit/test_*; do
+    [ -x "$program" ] && [ -f "$program" ] && suite "unit/$(basename "$program")" "$program"
+done
+for program in "$BUILD"/tests/engine/*; do
+    [ -x "$program" ] && [ -f "$program" ] && suite "engine/$(basename "$program")" "$program"
+done
+for script in tests/runner/run.sh; do
+    [ -x "$script" ] && suite runner "$script"
+done
+for file in tests/integration/*.bats tests/security/*.bats; do
+    [ -e "$file" ] && suite "${file#tests/}" bats --tap "$file"
+done
+
+[ ${#summary[@]} = 0 ] || echo "failed: ${summary[*]}"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed != 0 ]

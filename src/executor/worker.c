@@ -422,6 +422,12 @@ void worker_release(struct worker *worker, uint32_t task_number)
     uint64_t now = clock_us();
     container_enter(&worker->container, CONTAINER_RESETTING, now);
     worker->last_used_wall_ms = clock_wall_ms();
+    if (!owner->executor->config->cleanup_between_tasks) {
+        runner_conn_flush(worker->conn);
+        container_enter(&worker->container, CONTAINER_IDLE, now);
+        agent_pool_dispatch(owner);
+        return;
+    }
     worker->reset_begun_us = now;
     worker->receipt_due = true;
     worker_timer(worker, owner->profile->reset_timeout_ms);

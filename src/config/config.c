@@ -1,0 +1,526 @@
+/* Loading: defaults, then the file, then the environment, then the overrides, each over the one before; then a profile
+ * for every built-in and configured agent type; then the checks. */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "config/internal.h"
+
+#define FILE_MAX     (1024U * 1024U)
+#define PATH_DEFAULT "/etc/warmpool/warmpool.yaml"
+#define TYPE_KEY     "agentConfigs"
+#define PROFILES_MAX 256U
+
+struct draft { /* a profile, and which of its keys somebody has set */
+    struct profile profile;
+    bool *given;
+};
+
+struct loader {
+    struct config *config;
+    const char *name; /* of the file */
+    bool *given;      /* top level */
+    struct draft *drafts;
+    size_t draft_count;
+    struct error *err;
+};
+
+/* --- defaults ------------------------------------------------------------------------------------------------ */
+
+char *config_default_socket(void)
+{
+    const char *given = getenv("WARMPOOL_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+    char *path = NULL;
+    if (given != NULL && given[0] != '\0')
+        return strdup(given);
+    if (geteuid() == 0)
+        return strdup("/run/warmpool/api.sock");
+    if (runtime != NULL && runtime[0] == '/')
+        return asprintf(&path, "%s/warmpool/api.sock", runtime) < 0 ? NULL : path;
+    return asprintf(&path, "/tmp/warmpool-%u/api.sock", (unsigned)geteuid()) < 0 ? NULL : path;
+}
+
+char *config_default_state_dir(void)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    char *path = NULL;
+    if (geteuid() == 0)
+        return strdup("/var/lib/warmpool");
+    if (state != NULL && state[0] == '/')
+        return asprintf(&path, "%s/warmpool", state) < 0 ? NULL : path;
+    return asprintf(&path, "%s/.local/state/warmpool", home != NULL ? home : "/tmp") < 0 ? NULL : path;
+}
+
+static int set_defaults(struct config *config, struct error *err)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        struct origin origin = {.key = options[i].key};
+        bool global = options[i].scope == SCOPE_GLOBAL;
+        if (option_set_text(&options[i], global ? (void *)config : &config->defaults, options[i].standard, &origin,
+                            err) < 0)
+            return -1;
+    }
+    /* Empty lists are lists. */
+    if (config->defaults.environment == NULL && (config->defaults.environment = calloc(1, sizeof(char *))) == NULL)
+        return error_set(err, ERROR_NOMEM, "out of memory");
+    config->defaults.agent_type = strdup("default");
+    return config->defaults.agent_type == NULL ? error_set(err, ERROR_NOMEM, "out of memory") : 0;
+}
+
+static int fill_paths(struct config *config, struct error *err)
+{
+    if (config->state_dir[0] == '\0') {
+        free(config->state_dir);
+        config->state_dir = config_default_state_dir();
+    }
+    if (config->socket[0] == '\0') {
+        free(config->socket);
+        config->socket = config_default_socket();
+    }
+    if (config->docker_host[0] == '\0') {
+        free(config->docker_host);
+        config->docker_host = NULL;
+    }
+    return config->state_dir == NULL || config->socket == NULL ? error_set(err, ERROR_NOMEM, "out of memory") : 0;
+}
+
+/* --- keys ------------------------------------------------------------------------------------------------------- */
+
+static int unknown_key(const struct loader *loader, const char *where, const char *key)
+{
+    const char *near = option_nearest(key);
+    (void)loader;
+    if (near != NULL)
+        return error_set(loader->err, ERROR_INVALID, "%s%.64s: unknown key; did you mean %s?", where, key, near);
+    return error_set(loader->err, ERROR_INVALID, "%s%.64s: unknown key; `warmpool config docs` lists all", where, key);
+}
+
+static int set_top(struct loader *loader, const struct option *option, const struct tree *value, const char *text,
+                   const struct origin *origin)
+{
+    void *record = option->scope == SCOPE_GLOBAL ? (void *)loader->config : &loader->config->defaults;
+    loader->given[option - options] = true;
+    return value != NULL ? option_set(option, record, value, origin, loader->err)
+                         : option_set_text(option, record, text, origin, loader->err);
+}
+
+/* "image" below agentConfigs is dockerImage. */
+static const struct option *find_in_type(const char *key)
+{
+    const struct option *option = option_find(strcmp(key, "image") == 0 ? "dockerImage" : key);
+    return option != NULL && option->scope != SCOPE_GLOBAL ? option : NULL;
+}
+
+static struct draft *find_draft(struct loader *loader, const char *agent_type)
+{
+    for (size_t i = 0; i < loader->draft_count; i++)
+        if (strcmp(loader->drafts[i].profile.agent_type, agent_type) == 0)
+            return &loader->drafts[i];
+    return NULL;
+}
+
+static struct draft *add_draft(struct loader *loader, const char *agent_type)
+{
+    struct draft *drafts = realloc(loader->drafts, (loader->draft_count + 1) * sizeof *drafts);
+    if (drafts == NULL) {
+        error_set(loader->err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    loader->drafts = drafts;
+    struct draft *draft = &drafts[loader->draft_count];
+    draft->given = calloc(option_count, sizeof *draft->given);
+    if (draft->given == NULL || profile_copy(&draft->profile, &loader->config->defaults, agent_type) < 0) {
+        free(draft->given);
+        error_set(loader->err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    memcpy(draft->given, loader->given, option_count * sizeof *draft->given);
+    loader->draft_count++;
+    if (profile_built_in(&draft->profile) < 0) {
+        error_set(loader->err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    return draft;
+}
+
+/* --- the file -------------------------------------------------------------------------------------------------------
+ */
+
+static int read_type(struct loader *loader, const struct tree *type)
+{
+    if (!agent_type_valid(type->key))
+        return error_set(loader->err, ERROR_INVALID,
+                         "%s:%d: " TYPE_KEY ": \"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
+                         loader->name, type->line, type->key);
+    if (type->kind != TREE_MAPPING)
+        return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY ".%s must be a mapping of keys to values",
+                         loader->name, type->line, type->key);
+    struct draft *draft = find_draft(loader, type->key);
+    if (draft == NULL && loader->draft_count >= PROFILES_MAX)
+        return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY ": more than %u agent types", loader->name,
+                         type->line, PROFILES_MAX);
+    if (draft == NULL && (draft = add_draft(loader, type->key)) == NULL)
+        return -1;
+    for (const struct tree *item = type->first; item != NULL; item = item->next) {
+        char key[160], where[320];
+        snprintf(key, sizeof key, TYPE_KEY ".%s.%.64s", type->key, item->key);
+        snprintf(where, sizeof where, "%s:%d: " TYPE_KEY ".%s.", loader->name, item->line, type->key);
+        const struct option *option = find_in_type(item->key);
+        if (option == NULL && option_find(item->key) != NULL)
+            return error_set(loader->err, ERROR_INVALID, "%s%s: is a key of the top level, not of an agent type", where,
+                             item->key);
+        if (option == NULL)
+            return unknown_key(loader, where, item->key);
+        struct origin origin = {.name = loader->name, .key = key};
+        draft->given[option - options] = true;
+        if (option_set(option, &draft->profile, item, &origin, loader->err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_top(struct loader *loader, const struct tree *root)
+{
+    for (const struct tree *item = root->first; item != NULL; item = item->next) {
+        if (strcmp(item->key, TYPE_KEY) == 0)
+            continue;
+        char where[256];
+        snprintf(where, sizeof where, "%s:%d: ", loader->name, item->line);
+        const struct option *option = option_find(item->key);
+        if (option == NULL)
+            return unknown_key(loader, where, item->key);
+        struct origin origin = {.name = loader->name, .key = item->key};
+        if (set_top(loader, option, item, NULL, &origin) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_types(struct loader *loader, const struct tree *root)
+{
+    for (size_t i = 0; profile_built_in_name(i) != NULL; i++)
+        if (add_draft(loader, profile_built_in_name(i)) == NULL)
+            return -1;
+    for (const struct tree *item = root->first; item != NULL; item = item->next) {
+        if (strcmp(item->key, TYPE_KEY) != 0)
+            continue;
+        if (item->kind != TREE_MAPPING)
+            return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY " must be a mapping of agent types",
+                             loader->name, item->line);
+        for (const struct tree *type = item->first; type != NULL; type = type->next)
+            if (read_type(loader, type) < 0)
+                return -1;
+    }
+    return 0;
+}
+
+/* --- environment and overrides
+ * ---------------------------------------------------------------------------------------- */
+
+/* poolSize: WARMPOOL_POOL_SIZE. */
+static void environment_name(const char *key, char *name, size_t size)
+{
+    size_t used = (size_t)snprintf(name, size, "WARMPOOL_");
+    for (; *key != '\0' && used + 3 < size; key++) {
+        if (isupper((unsigned char)*key))
+            name[used++] = '_';
+        name[used++] = (char)toupper((unsigned char)*key);
+    }
+    name[used] = '\0';
+}
+
+static int read_environment(struct loader *loader)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        char name[80];
+        environment_name(options[i].key, name, sizeof name);
+        const char *text = getenv(name);
+        struct origin origin = {.key = name};
+        if (text != NULL && set_top(loader, &options[i], NULL, text, &origin) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool names_type(const char *key)
+{
+    return strncmp(key, TYPE_KEY ".", sizeof TYPE_KEY) == 0;
+}
+
+static int override_top(struct loader *loader, const struct config_override *override)
+{
+    char key[160];
+    const struct option *option = option_find(override->key);
+    if (option == NULL)
+        return unknown_key(loader, "--set ", override->key);
+    snprintf(key, sizeof key, "--set %s", override->key);
+    struct origin origin = {.key = key};
+    return set_top(loader, option, NULL, override->value, &origin);
+}
+
+static int override_type(struct loader *loader, const struct config_override *override)
+{
+    char type[64], key[160], where[160];
+    const char *rest = override->key + sizeof TYPE_KEY;
+    size_t length = strcspn(rest, ".");
+    if (rest[length] != '.' || length >= sizeof type)
+        return error_set(loader->err, ERROR_INVALID, "--set %.100s: must be " TYPE_KEY ".TYPE.KEY", override->key);
+    memcpy(type, rest, length);
+    type[length] = '\0';
+    if (!agent_type_valid(type))
+        return error_set(loader->err, ERROR_INVALID, "--set %.100s: \"%s\" is no agent type", override->key, type);
+    const struct option *option = find_in_type(rest + length + 1);
+    snprintf(where, sizeof where, "--set " TYPE_KEY ".%s.", type);
+    if (option == NULL)
+        return unknown_key(loader, where, rest + length + 1);
+    struct draft *draft = find_draft(loader, type);
+    if (draft == NULL && (draft = add_draft(loader, type)) == NULL)
+        return -1;
+    draft->given[option - options] = true;
+    snprintf(key, sizeof key, "--set %.150s", override->key);
+    struct origin origin = {.key = key};
+    return option_set_text(option, &draft->profile, override->value, &origin, loader->err);
+}
+
+/* --- all together
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static int check_all(struct loader *loader)
+{
+    struct config *config = loader->config;
+    static const char *const words[] = {"host-network", "no-cleanup",     "unconfined",
+                                        "root-user",    "new-privileges", "host-paths"};
+    for (char **word = config->allow_unsafe; *word != NULL; word++) {
+        bool known = false;
+        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+            known = known || strcmp(*word, words[i]) == 0;
+        if (!known)
+            return error_set(
+                loader->err, ERROR_INVALID,
+                "allowUnsafe: \"%.64s\" is not known; allowed: host-network, no-cleanup, unconfined, root-user, "
+                "new-privileges, host-paths",
+                *word);
+    }
+    if (!config->cleanup_between_tasks) {
+        bool allowed = false;
+        for (char **word = config->allow_unsafe; *word != NULL; word++)
+            allowed = allowed || strcmp(*word, "no-cleanup") == 0;
+        if (!allowed)
+            return error_set(
+                loader->err, ERROR_INVALID,
+                "cleanupBetweenTasks false lets one task meet what another left; to allow it put no-cleanup into "
+                "allowUnsafe");
+    }
+    if (profile_check(config, &config->defaults, loader->given, loader->err) < 0)
+        return -1;
+    for (size_t i = 0; i < loader->draft_count; i++)
+        if (profile_check(config, &loader->drafts[i].profile, loader->drafts[i].given, loader->err) < 0)
+            return -1;
+    return 0;
+}
+
+static int load(struct loader *loader, const struct tree *root, bool environment,
+                const struct config_override *overrides, size_t count)
+{
+    if (set_defaults(loader->config, loader->err) < 0 || read_top(loader, root) < 0)
+        return -1;
+    if (environment && read_environment(loader) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (!names_type(overrides[i].key) && override_top(loader, &overrides[i]) < 0)
+            return -1;
+    if (read_types(loader, root) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (names_type(overrides[i].key) && override_type(loader, &overrides[i]) < 0)
+            return -1;
+    if (fill_paths(loader->config, loader->err) < 0)
+        return -1;
+    return check_all(loader);
+}
+
+/* Hands the drafts' profiles to the config. */
+static int keep_profiles(struct loader *loader)
+{
+    struct config *config = loader->config;
+    config->profiles = calloc(loader->draft_count + 1, sizeof *config->profiles);
+    if (config->profiles == NULL)
+        return error_set(loader->err, ERROR_NOMEM, "out of memory");
+    for (; config->profile_count < loader->draft_count; config->profile_count++) {
+        config->profiles[config->profile_count] = loader->drafts[config->profile_count].profile;
+        memset(&loader->drafts[config->profile_count].profile, 0, sizeof(struct profile)); /* handed over */
+    }
+    return 0;
+}
+
+struct config *config_parse(const char *text, size_t size, const char *name, bool environment,
+                            const struct config_override *overrides, size_t override_count, struct error *err)
+{
+    struct error ignored = ERROR_INIT;
+    struct loader loader = {.name = name, .err = err != NULL ? err : &ignored};
+    struct tree *root = NULL;
+    int result = -1;
+    loader.config = calloc(1, sizeof *loader.config);
+    loader.given = calloc(option_count, sizeof *loader.given);
+    if (loader.config == NULL || loader.given == NULL)
+        error_set(loader.err, ERROR_NOMEM, "out of memory");
+    else if (size > FILE_MAX)
+        error_set(loader.err, ERROR_INVALID, "%s: larger than %u bytes", name, FILE_MAX);
+    else if ((root = tree_parse(text, size, name, loader.err)) != NULL &&
+             load(&loader, root, environment, overrides, override_count) == 0)
+        result = keep_profiles(&loader);
+    tree_free(root);
+    for (size_t i = 0; i < loader.draft_count; i++) {
+        profile_release(&loader.drafts[i].profile);
+        free(loader.drafts[i].given);
+    }
+    free(loader.drafts);
+    free(loader.given);
+    return result < 0 ? config_free(loader.config) : loader.config;
+}
+
+static int read_file(const char *path, struct buffer *text, struct error *err)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return error_errno(err, errno, "%s: cannot be opened", path);
+    while (buffer_length(text) <= FILE_MAX) {
+        uint8_t *room = buffer_reserve(text, 65536);
+        if (room == NULL)
+            return error_set(err, ERROR_NOMEM, "out of memory");
+        ssize_t got = read(fd, room, 65536);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return error_errno(err, errno, "%s: cannot be read", path);
+        if (got == 0)
+            return 0;
+        buffer_commit(text, (size_t)got);
+    }
+    return error_set(err, ERROR_INVALID, "%s: larger than %u bytes", path, FILE_MAX);
+}
+
+struct config *config_load(const char *path, const struct config_override *overrides, size_t override_count,
+                           struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = {0};
+    if (path == NULL)
+        path = getenv("WARMPOOL_CONFIG");
+    if (path == NULL && access(PATH_DEFAULT, F_OK) == 0)
+        path = PATH_DEFAULT;
+    if (path != NULL && read_file(path, &text, err) < 0)
+        return NULL;
+    const char *bytes = buffer_text(&text);
+    if (bytes == NULL) {
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    return config_parse(bytes, buffer_length(&text), path != NULL ? path : "defaults", true, overrides, override_count,
+                        err);
+}
+
+struct config *config_free(struct config *config)
+{
+    if (config == NULL)
+        return NULL;
+    for (size_t i = 0; i < option_count; i++)
+        if (options[i].scope == SCOPE_GLOBAL)
+            option_release(&options[i], config);
+    profile_release(&config->defaults);
+    for (size_t i = 0; i < config->profile_count; i++)
+        profile_release(&config->profiles[i]);
+    free(config->profiles);
+    free(config);
+    return NULL;
+}
+
+struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
+{
+    const struct profile *from = NULL;
+    if (agent_type == NULL || !agent_type_valid(agent_type)) {
+        error_set(err, ERROR_INVALID, "\"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
+                  agent_type == NULL ? "" : agent_type);
+        return NULL;
+    }
+    for (size_t i = 0; i < config->profile_count && from == NULL; i++)
+        if (strcmp(config->profiles[i].agent_type, agent_type) == 0)
+            from = &config->profiles[i];
+    if (from == NULL && config->strict_agent_types) {
+        error_set(err, ERROR_NOT_FOUND,
+                  "there is no agent type \"%s\" (strictAgentTypes is set); add it to agentConfigs", agent_type);
+        return NULL;
+    }
+    struct profile *profile = malloc(sizeof *profile);
+    if (profile == NULL || profile_copy(profile, from != NULL ? from : &config->defaults, agent_type) < 0) {
+        free(profile);
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    return profile;
+}
+
+/* --- printing
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static void print_section(struct buffer *out, const char *title, enum option_scope scope)
+{
+    buffer_printf(out, "\n## %s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n", title);
+    for (size_t i = 0; i < option_count; i++) {
+        char allowed[160];
+        if (options[i].scope != scope)
+            continue;
+        option_allowed(&options[i], allowed, sizeof allowed);
+        buffer_printf(out, "| `%s` | %s%s%s | %s | %s |\n", options[i].key, options[i].standard[0] != '\0' ? "`" : "",
+                      options[i].standard, options[i].standard[0] != '\0' ? "`" : "", allowed, options[i].help);
+    }
+}
+
+void config_print_docs(struct buffer *out)
+{
+    buffer_append_string(
+        out,
+        "# Configuration\n\n"
+        "This page is made by `warmpool config docs` from the option table (`src/config/options.def`).\n\n"
+        "A file is YAML (so JSON too). What is set later wins: defaults, the file, the environment (`poolSize` is\n"
+        "`WARMPOOL_POOL_SIZE`), `--set poolSize=4` on the command line. Lists are comma-separated in the latter two. "
+        "Times are\n"
+        "milliseconds or `500ms 30s 5m 1h`; sizes are bytes or `64m 512MB 1g`. An unknown key, a wrong type or a value "
+        "out of range\n"
+        "is an error that names line, key, value and what is allowed.\n");
+    print_section(out, "The daemon", SCOPE_GLOBAL);
+    print_section(out, "Pools and tasks: at the top level for every agent type, or below `agentConfigs.TYPE`",
+                  SCOPE_POOL);
+    print_section(out, "Containers: at the top level for every agent type, or below `agentConfigs.TYPE`",
+                  SCOPE_PROFILE);
+    buffer_append_string(out, "\nBelow `agentConfigs.TYPE`, `image` is the same as `dockerImage`. Built in are");
+    for (size_t i = 0; profile_built_in_name(i) != NULL; i++)
+        buffer_printf(out, "%s `%s`", i > 0 ? "," : "", profile_built_in_name(i));
+    buffer_append_string(out,
+                         ";\n`warmpool config show` prints what is in force, their limits and variables included.\n");
+}
+
+void config_print_effective(const struct config *config, struct buffer *out)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        buffer_printf(out, "%s: ", options[i].key);
+        option_print(&options[i], options[i].scope == SCOPE_GLOBAL ? (const void *)config : &config->defaults, out);
+        buffer_append_string(out, "\n");
+    }
+    buffer_append_string(out, TYPE_KEY ":\n");
+    for (size_t i = 0; i < config->profile_count; i++) {
+        buffer_printf(out, "  %s:\n", config->profiles[i].agent_type);
+        for (size_t j = 0; j < option_count; j++) {
+            if (options[j].scope == SCOPE_GLOBAL)
+                continue;
+            buffer_printf(out, "    %s: ", options[j].key);
+            option_print(&options[j], &config->profiles[i], out);
+            buffer_append_string(out, "\n");
+        }
+    }
+}

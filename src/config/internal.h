@@ -1,0 +1,13 @@
+/* Shared by config.c and profile.c. */
+#pragma once
+
+#include "config/config.h"
+#include "config/option.h"
+
+void profile_release(struct profile *profile);
+int profile_copy(struct profile *to, const struct profile *from, const char *agent_type);
+/* Gives a built-in type its own limits and variables: 1 when there is one, 0 when not, -1 when out of memory. */
+int profile_built_in(struct profile *profile);
+const char *profile_built_in_name(size_t index); /* NULL after the last */
+/* Completes what was not given and refuses what does not fit together. `given` by index into options. */
+int profile_check(const struct config *config, struct profile *profile, const bool *given, struct error *err);

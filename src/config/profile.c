@@ -1,0 +1,219 @@
+/* Profiles: the built-in agent types, copies, and the checks that need more than one key. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/internal.h"
+
+static const struct {
+    const char *agent_type, *memory, *cpus, *environment;
+} built_in[] = {
+    {"coder", "512m", "1.0", "CODER_MODE=true,ALLOW_CODE_EXECUTION=true"},
+    {"tester", "256m", "0.5", "TESTER_MODE=true,TEST_FRAMEWORKS=jest;mocha;cypress"},
+    {"reviewer", "128m", "0.25", "REVIEWER_MODE=true,ANALYSIS_TOOLS=eslint;prettier;sonar"},
+    {"researcher", "256m", "0.5", "RESEARCHER_MODE=true,SEARCH_ENGINES=enabled"},
+    {"planner", "128m", "0.25", "PLANNER_MODE=true"},
+};
+
+bool agent_type_valid(const char *name)
+{
+    size_t length = strlen(name);
+    return length >= 1 && length <= AGENT_TYPE_MAX && name[0] != '-' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
+}
+
+struct profile *profile_free(struct profile *profile)
+{
+    if (profile == NULL)
+        return NULL;
+    profile_release(profile);
+    free(profile);
+    return NULL;
+}
+
+void profile_release(struct profile *profile)
+{
+    for (size_t i = 0; i < option_count; i++)
+        if (options[i].scope != SCOPE_GLOBAL)
+            option_release(&options[i], profile);
+    free(profile->agent_type);
+    profile->agent_type = NULL;
+}
+
+int profile_copy(struct profile *to, const struct profile *from, const char *agent_type)
+{
+    memset(to, 0, sizeof *to);
+    to->agent_type = strdup(agent_type);
+    int result = to->agent_type == NULL ? -1 : 0;
+    for (size_t i = 0; i < option_count && result == 0; i++)
+        if (options[i].scope != SCOPE_GLOBAL)
+            result = option_copy(&options[i], to, from);
+    if (result < 0)
+        profile_release(to);
+    return result;
+}
+
+/* The seed's lists have commas in them; in the table above they are semicolons. */
+static void restore_commas(char **environment)
+{
+    for (; *environment != NULL; environment++)
+        for (char *c = *environment; *c != '\0'; c++)
+            if (*c == ';')
+                *c = ',';
+}
+
+int profile_built_in(struct profile *profile)
+{
+    const struct origin origin = {.key = "built in"};
+    for (size_t i = 0; i < sizeof built_in / sizeof built_in[0]; i++) {
+        if (strcmp(built_in[i].agent_type, profile->agent_type) != 0)
+            continue;
+        if (option_set_text(option_find("memory"), profile, built_in[i].memory, &origin, NULL) < 0 ||
+            option_set_text(option_find("cpus"), profile, built_in[i].cpus, &origin, NULL) < 0 ||
+            option_set_text(option_find("environment"), profile, built_in[i].environment, &origin, NULL) < 0)
+            return -1;
+        restore_commas(profile->environment);
+        return 1;
+    }
+    return 0;
+}
+
+const char *profile_built_in_name(size_t index)
+{
+    return index < sizeof built_in / sizeof built_in[0] ? built_in[index].agent_type : NULL;
+}
+
+/* --- checks ------------------------------------------------------------------------------------------------- */
+
+static bool unsafe_allowed(const struct config *config, const char *word)
+{
+    for (char **allowed = config->allow_unsafe; *allowed != NULL; allowed++)
+        if (strcmp(*allowed, word) == 0)
+            return true;
+    return false;
+}
+
+static int refuse_unsafe(const struct config *config, const struct profile *profile, const char *what, const char *word,
+                         struct error *err)
+{
+    if (unsafe_allowed(config, word))
+        return 0;
+    return error_set(err, ERROR_INVALID, "%s: %s weakens isolation; to allow it put %s into allowUnsafe",
+                     profile->agent_type, what, word);
+}
+
+static bool is_root_user(const char *user)
+{
+    return strcmp(user, "root") == 0 || strncmp(user, "root:", 5) == 0 || strcmp(user, "0") == 0 ||
+           strncmp(user, "0:", 2) == 0 || user[0] == '\0';
+}
+
+static bool is_sensitive(const char *path)
+{
+    static const char *const roots[] = {"/etc",  "/proc", "/sys",     "/dev",           "/boot",
+                                        "/root", "/run",  "/var/run", "/var/lib/docker"};
+    if (strcmp(path, "/") == 0 || strstr(path, "docker.sock") != NULL || strstr(path, "containerd.sock") != NULL ||
+        strstr(path, "podman.sock") != NULL)
+        return true;
+    for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++) {
+        size_t length = strlen(roots[i]);
+        if (strncmp(path, roots[i], length) == 0 && (path[length] == '\0' || path[length] == '/'))
+            return true;
+    }
+    return false;
+}
+
+static int check_unsafe(const struct config *config, const struct profile *profile, struct error *err)
+{
+    if ((strcmp(profile->network_mode, "host") == 0 || strncmp(profile->network_mode, "container:", 10) == 0) &&
+        refuse_unsafe(config, profile, "networkMode host or container:", "host-network", err) < 0)
+        return -1;
+    if (is_root_user(profile->user) && refuse_unsafe(config, profile, "running as root", "root-user", err) < 0)
+        return -1;
+    if (!profile->no_new_privileges &&
+        refuse_unsafe(config, profile, "noNewPrivileges false", "new-privileges", err) < 0)
+        return -1;
+    for (char **opt = profile->security_opts; *opt != NULL; opt++)
+        if ((strstr(*opt, "unconfined") != NULL || strstr(*opt, "disable") != NULL) &&
+            refuse_unsafe(config, profile, *opt, "unconfined", err) < 0)
+            return -1;
+    for (size_t i = 0; i < profile->mount_count; i++)
+        if (is_sensitive(profile->mounts[i].source) &&
+            refuse_unsafe(config, profile, profile->mounts[i].source, "host-paths", err) < 0)
+            return -1;
+    return 0;
+}
+
+/* Sizes that were not given follow those that were. */
+static int check_sizes(struct profile *profile, const bool *given, struct error *err)
+{
+    bool size = given[option_find("poolSize") - options], min = given[option_find("minPoolSize") - options];
+    bool max = given[option_find("maxPoolSize") - options];
+    if (!max && profile->max_pool_size < profile->pool_size)
+        profile->max_pool_size = profile->pool_size;
+    if (!max && profile->max_pool_size < profile->min_pool_size)
+        profile->max_pool_size = profile->min_pool_size;
+    if (!min && profile->min_pool_size > profile->max_pool_size)
+        profile->min_pool_size = profile->max_pool_size;
+    if (!min && size && profile->min_pool_size > profile->pool_size)
+        profile->min_pool_size = profile->pool_size;
+    if (!size && profile->pool_size > profile->max_pool_size)
+        profile->pool_size = profile->max_pool_size;
+    if (!size && profile->pool_size < profile->min_pool_size)
+        profile->pool_size = profile->min_pool_size;
+    if (profile->min_pool_size > profile->max_pool_size)
+        return error_set(err, ERROR_INVALID, "%s: minPoolSize (%u) is above maxPoolSize (%u)", profile->agent_type,
+                         profile->min_pool_size, profile->max_pool_size);
+    if (profile->pool_size > profile->max_pool_size || profile->pool_size < profile->min_pool_size)
+        return error_set(err, ERROR_INVALID, "%s: poolSize (%u) is not between minPoolSize (%u) and maxPoolSize (%u)",
+                         profile->agent_type, profile->pool_size, profile->min_pool_size, profile->max_pool_size);
+    if (profile->scale_down_threshold >= profile->scale_up_threshold)
+        return error_set(err, ERROR_INVALID, "%s: scaleDownThreshold (%u) must be below scaleUpThreshold (%u)",
+                         profile->agent_type, profile->scale_down_threshold, profile->scale_up_threshold);
+    return 0;
+}
+
+/* tmpfs counts against the memory limit: by default all mounts together take less than half of it. */
+static int check_tmpfs(struct profile *profile, struct error *err)
+{
+    static const struct {
+        const char *path;
+        unsigned shift; /* memory / 2^shift */
+    } standard[] = {{"/tmp", 3}, {"/workspace", 2}, {"/dev/shm", 4}};
+    for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++) {
+        bool there = false;
+        for (size_t j = 0; j < profile->tmpfs_count; j++)
+            there = there || strcmp(profile->tmpfs[j].path, standard[i].path) == 0;
+        if (there)
+            continue;
+        struct config_tmpfs *list = realloc(profile->tmpfs, (profile->tmpfs_count + 1) * sizeof *list);
+        if (list == NULL)
+            return error_set(err, ERROR_NOMEM, "out of memory");
+        profile->tmpfs = list;
+        list[profile->tmpfs_count].size_bytes = profile->memory_bytes >> standard[i].shift & ~4095ULL;
+        list[profile->tmpfs_count].path = strdup(standard[i].path);
+        if (list[profile->tmpfs_count++].path == NULL)
+            return error_set(err, ERROR_NOMEM, "out of memory");
+    }
+    uint64_t sum = 0;
+    for (size_t i = 0; i < profile->tmpfs_count; i++)
+        sum += profile->tmpfs[i].size_bytes;
+    if (profile->memory_bytes != 0 && sum > profile->memory_bytes)
+        return error_set(err, ERROR_INVALID,
+                         "%s: tmpfsLimits: the mounts together (%llu MiB) exceed the memory limit (%llu MiB) that they "
+                         "count against",
+                         profile->agent_type, (unsigned long long)sum >> 20,
+                         (unsigned long long)profile->memory_bytes >> 20);
+    return 0;
+}
+
+int profile_check(const struct config *config, struct profile *profile, const bool *given, struct error *err)
+{
+    if (profile->network_mode[0] == '\0')
+        return error_set(err, ERROR_INVALID, "%s: networkMode must not be empty", profile->agent_type);
+    if (profile->image[0] == '\0')
+        return error_set(err, ERROR_INVALID, "%s: dockerImage must not be empty", profile->agent_type);
+    return check_unsafe(config, profile, err) < 0 || check_sizes(profile, given, err) < 0 ||
+                   check_tmpfs(profile, err) < 0
+               ? -1
+               : 0;
+}

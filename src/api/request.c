@@ -1,0 +1,410 @@
+#include "api/request.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+
+#define TEMPLATE_DEPTH 8
+
+static int bad(struct api_failure *failure, unsigned status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int bad(struct api_failure *failure, unsigned status, const char *format, ...)
+{
+    char text[ERROR_MESSAGE_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    failure->status = status;
+    if (failure->hint == NULL)
+        failure->hint = "";
+    return error_set(&failure->error, status == 413 ? ERROR_LIMIT : ERROR_INVALID, "%s", text);
+}
+
+static int nomem(struct api_failure *failure)
+{
+    failure->status = 503;
+    failure->hint = "";
+    return error_set(&failure->error, ERROR_NOMEM, "out of memory");
+}
+
+/* --- simple members ------------------------------------------------------------------------------------------ */
+
+static int read_text(const json_t *value, const char *key, const char **text, struct api_failure *failure)
+{
+    if (!json_is_string(value))
+        return bad(failure, 400, "$.%s must be a string", key);
+    if (strlen(json_string_value(value)) != json_string_length(value))
+        return bad(failure, 400, "$.%s must not contain a NUL", key);
+    *text = json_string_value(value);
+    return 0;
+}
+
+static int read_bool(const json_t *value, const char *key, bool *flag, struct api_failure *failure)
+{
+    if (!json_is_boolean(value))
+        return bad(failure, 400, "$.%s must be true or false", key);
+    *flag = json_is_true(value);
+    return 0;
+}
+
+/* Milliseconds as a number, or "30s". */
+static int read_time(const json_t *value, const char *key, int64_t *milliseconds, struct api_failure *failure)
+{
+    uint64_t parsed = 0;
+    bool sound = json_is_integer(value) && json_integer_value(value) >= 0;
+    if (sound)
+        parsed = (uint64_t)json_integer_value(value);
+    else
+        sound = json_is_string(value) && parse_duration_ms(json_string_value(value), &parsed) == 0;
+    if (!sound || parsed > UINT32_MAX)
+        return bad(failure, 400, "$.%s must be a time: a number of milliseconds up to 4294967295, or as \"30s\"", key);
+    *milliseconds = (int64_t)parsed;
+    return 0;
+}
+
+static int read_size(const json_t *value, const char *key, int64_t *bytes, struct api_failure *failure)
+{
+    uint64_t parsed = 0;
+    bool sound = json_is_integer(value) && json_integer_value(value) >= 0;
+    if (sound)
+        parsed = (uint64_t)json_integer_value(value);
+    else
+        sound = json_is_string(value) && parse_size_bytes(json_string_value(value), &parsed) == 0;
+    if (!sound || parsed > (64U << 20))
+        return bad(failure, 400, "$.%s must be a size up to 64m: a number of bytes, or as \"1m\"", key);
+    *bytes = (int64_t)parsed;
+    return 0;
+}
+
+static int read_priority(const json_t *value, enum task_priority *priority, struct api_failure *failure)
+{
+    static const char *const names[] = {"critical", "high", "normal", "low", "background"};
+    for (unsigned i = 0; json_is_string(value) && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(json_string_value(value), names[i]) == 0) {
+            *priority = (enum task_priority)i;
+            return 0;
+        }
+    return bad(failure, 400, "$.priority must be critical, high, normal, low or background");
+}
+
+/* --- command and environment --------------------------------------------------------------------------------- */
+
+static int read_command(struct api_request *request, const json_t *value, struct api_failure *failure)
+{
+    size_t count = json_array_size(value);
+    if (!json_is_array(value) || count == 0)
+        return bad(failure, 400, "$.command must be a list of at least one string");
+    request->argv = calloc(count + 1, sizeof *request->argv);
+    if (request->argv == NULL)
+        return nomem(failure);
+    for (size_t i = 0; i < count; i++) {
+        char key[40];
+        snprintf(key, sizeof key, "command[%zu]", i);
+        if (read_text(json_array_get(value, i), key, &request->argv[i], failure) < 0)
+            return -1;
+    }
+    if (request->argv[0][0] == '\0')
+        return bad(failure, 400, "$.command[0] must not be empty: it is the program to run");
+    return 0;
+}
+
+static int read_environment(struct api_request *request, json_t *value, struct api_failure *failure)
+{
+    if (!json_is_object(value))
+        return bad(failure, 400, "$.env must be an object of strings");
+    size_t count = json_object_size(value), at = 0;
+    request->env = calloc(count + 1, sizeof *request->env);
+    request->pairs = calloc(count + 1, sizeof *request->pairs);
+    if (request->env == NULL || request->pairs == NULL)
+        return nomem(failure);
+    const char *name;
+    json_t *text;
+    json_object_foreach (value, name, text) {
+        char key[96];
+        const char *plain;
+        snprintf(key, sizeof key, "env.%.80s", name);
+        if (read_text(text, key, &plain, failure) < 0)
+            return -1;
+        if (name[0] == '\0' || strchr(name, '=') != NULL)
+            return bad(failure, 400, "$.env: \"%.80s\" is no name of a variable", name);
+        char *pair = malloc(strlen(name) + strlen(plain) + 2);
+        if (pair == NULL)
+            return nomem(failure);
+        sprintf(pair, "%s=%s", name, plain);
+        request->pairs[at] = pair;
+        request->env[at++] = pair;
+    }
+    return 0;
+}
+
+static int base64_value(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+static int decode_base64(const char *text, size_t length, uint8_t *out, size_t *size)
+{
+    uint32_t bits = 0;
+    unsigned held = 0;
+    *size = 0;
+    while (length > 0 && text[length - 1] == '=')
+        length--;
+    for (size_t i = 0; i < length; i++) {
+        int value = base64_value(text[i]);
+        if (value < 0)
+            return -1;
+        bits = bits << 6 | (uint32_t)value;
+        held += 6;
+        if (held >= 8) {
+            held -= 8;
+            out[(*size)++] = (uint8_t)(bits >> held);
+        }
+    }
+    return 0;
+}
+
+static int read_stdin(struct api_request *request, const json_t *value, const json_t *encoding,
+                      struct api_failure *failure)
+{
+    if (!json_is_string(value))
+        return bad(failure, 400, "$.stdin must be a string");
+    request->task.stdin_data = json_string_value(value);
+    request->task.stdin_size = json_string_length(value);
+    if (encoding == NULL || (json_is_string(encoding) && strcmp(json_string_value(encoding), "utf-8") == 0))
+        return 0;
+    if (!json_is_string(encoding) || strcmp(json_string_value(encoding), "base64") != 0)
+        return bad(failure, 400, "$.stdinEncoding must be utf-8 or base64");
+    request->stdin_data = malloc(request->task.stdin_size + 1);
+    if (request->stdin_data == NULL)
+        return nomem(failure);
+    if (decode_base64(json_string_value(value), json_string_length(value), request->stdin_data,
+                      &request->task.stdin_size) < 0)
+        return bad(failure, 400, "$.stdin is not base64");
+    request->task.stdin_data = request->stdin_data;
+    return 0;
+}
+
+/* --- a task definition through the profile's template ----------------------------------------------------------- */
+
+/* "a.b" below `root`; NULL when absent. */
+static const json_t *find_member(const json_t *root, const char *path, size_t length)
+{
+    const json_t *at = root;
+    for (unsigned depth = 0; depth < TEMPLATE_DEPTH && at != NULL; depth++) {
+        size_t part = 0;
+        while (part < length && path[part] != '.')
+            part++;
+        char name[128];
+        if (part == 0 || part >= sizeof name)
+            return NULL;
+        memcpy(name, path, part);
+        name[part] = '\0';
+        at = json_object_get(at, name);
+        if (part == length)
+            return at;
+        path += part + 1;
+        length -= part + 1;
+    }
+    return NULL;
+}
+
+static int put_value(struct buffer *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        buffer_append(out, json_string_value(value), json_string_length(value));
+        return 0;
+    }
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    if (text == NULL)
+        return -1;
+    buffer_append_string(out, text);
+    free(text);
+    return 0;
+}
+
+static int expand(const char *template, const json_t *body, struct buffer *out, struct api_failure *failure)
+{
+    const json_t *task = json_object_get(body, "task");
+    for (;;) {
+        const char *open = strstr(template, "{{");
+        const char *close = open == NULL ? NULL : strstr(open, "}}");
+        if (close == NULL) {
+            buffer_append_string(out, template);
+            return 0;
+        }
+        buffer_append(out, template, (size_t)(open - template));
+        const char *name = open + 2;
+        size_t length = (size_t)(close - name);
+        const json_t *value = NULL;
+        if (length == 4 && memcmp(name, "task", 4) == 0)
+            value = task;
+        else if (length > 6 && memcmp(name, "agent.", 6) == 0)
+            value = find_member(json_object_get(body, "agent"), name + 6, length - 6);
+        else
+            value = find_member(task, name, length);
+        if (value == NULL || json_is_null(value)) {
+            failure->hint = "the profile's command names a member that $.task does not have; add it, or change "
+                            "agentConfigs.TYPE.command";
+            return bad(failure, 422, "$.task has no \"%.*s\", which the command of this agent type needs",
+                       length > 80 ? 80 : (int)length, name);
+        }
+        if (put_value(out, value) < 0)
+            return nomem(failure);
+        template = close + 2;
+    }
+}
+
+static int make_command(struct api_request *request, const struct config *config, struct api_failure *failure)
+{
+    struct error error = ERROR_INIT;
+    struct profile *profile = config_profile(config, request->task.agent_type, &error);
+    if (profile == NULL)
+        return bad(failure, error.code == ERROR_NOT_FOUND ? 404 : 400, "$.agentType: %s", error.message);
+    size_t count = 0;
+    while (profile->command[count] != NULL)
+        count++;
+    int result = 0;
+    if (count == 0) {
+        failure->hint =
+            "set agentConfigs.TYPE.command, as [\"claude\", \"-p\", \"{{description}}\"], or send `command`";
+        result = bad(failure, 422, "agent type \"%s\" has no command to make of a task definition",
+                     request->task.agent_type);
+    }
+    request->argv = calloc(count + 1, sizeof *request->argv);
+    request->made = calloc(count + 1, sizeof *request->made);
+    if (result == 0 && (request->argv == NULL || request->made == NULL))
+        result = nomem(failure);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        struct buffer text = {0};
+        size_t length = 0;
+        result = expand(profile->command[i], request->json, &text, failure);
+        if (result == 0 && (request->made[i] = buffer_take(&text, &length)) == NULL)
+            result = nomem(failure);
+        if (result == 0 && strlen(request->made[i]) != length)
+            result = bad(failure, 400, "$.task must not contain a NUL");
+        request->argv[i] = request->made[i];
+        buffer_free(&text);
+    }
+    if (result == 0 && request->argv[0][0] == '\0')
+        result = bad(failure, 422, "the command made of $.task is empty");
+    profile_free(profile);
+    return result;
+}
+
+/* --- all together --------------------------------------------------------------------------------------------------
+ */
+
+static const char *const later[] = {"secrets", "async", "artifacts", "retryAttempts", "idempotent"};
+
+static int read_member(struct api_request *request, const char *key, json_t *value, struct api_failure *failure)
+{
+    struct task_request *task = &request->task;
+    if (strcmp(key, "agentType") == 0)
+        return read_text(value, key, &task->agent_type, failure);
+    if (strcmp(key, "id") == 0)
+        return read_text(value, key, &task->id, failure);
+    if (strcmp(key, "command") == 0)
+        return read_command(request, value, failure);
+    if (strcmp(key, "env") == 0)
+        return read_environment(request, value, failure);
+    if (strcmp(key, "stdin") == 0)
+        return read_stdin(request, value, json_object_get(request->json, "stdinEncoding"), failure);
+    if (strcmp(key, "stdinStream") == 0)
+        return read_bool(value, key, &task->stdin_stream, failure);
+    if (strcmp(key, "workdir") == 0)
+        return read_text(value, key, &task->workdir, failure);
+    if (strcmp(key, "timeoutMs") == 0)
+        return read_time(value, key, &task->timeout_ms, failure);
+    if (strcmp(key, "killTimeout") == 0)
+        return read_time(value, key, &task->kill_timeout_ms, failure);
+    if (strcmp(key, "queueTimeoutMs") == 0)
+        return read_time(value, key, &task->queue_timeout_ms, failure);
+    if (strcmp(key, "maxOutputBytes") == 0)
+        return read_size(value, key, &task->max_output_bytes, failure);
+    if (strcmp(key, "priority") == 0)
+        return read_priority(value, &task->priority, failure);
+    if (strcmp(key, "fresh") == 0)
+        return read_bool(value, key, &task->fresh, failure);
+    if (strcmp(key, "captureOutput") == 0) {
+        request->capture_given = true;
+        return read_bool(value, key, &task->capture, failure);
+    }
+    if (strcmp(key, "streamOutput") == 0) {
+        request->stream_given = true;
+        return read_bool(value, key, &task->stream, failure);
+    }
+    if (strcmp(key, "task") == 0 || strcmp(key, "agent") == 0)
+        return json_is_object(value) ? 0 : bad(failure, 400, "$.%s must be an object", key);
+    if (strcmp(key, "stdinEncoding") == 0)
+        return 0;
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
+        if (strcmp(key, later[i]) == 0)
+            return bad(failure, 400, "$.%s is not supported by this version", key);
+    failure->hint =
+        "known are agentType command task agent env stdin stdinEncoding workdir timeoutMs killTimeout queueTimeoutMs "
+        "maxOutputBytes priority fresh captureOutput streamOutput id";
+    return bad(failure, 400, "$.%.64s is not known", key);
+}
+
+int api_request_parse(struct api_request *request, const char *body, size_t size, const struct config *config,
+                      struct api_failure *failure)
+{
+    *request = (struct api_request){0};
+    *failure = (struct api_failure){.hint = NULL};
+    request->task = (struct task_request){.timeout_ms = -1,
+                                          .kill_timeout_ms = -1,
+                                          .queue_timeout_ms = -1,
+                                          .max_output_bytes = -1,
+                                          .priority = PRIORITY_NORMAL};
+    json_error_t error;
+    request->json = json_loadb(body, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (request->json == NULL)
+        return bad(failure, 400, "the body is not JSON: line %d, column %d: %s", error.line, error.column, error.text);
+    if (!json_is_object(request->json))
+        return bad(failure, 400, "$ must be an object");
+    const char *key;
+    json_t *value;
+    json_object_foreach (request->json, key, value) {
+        if (read_member(request, key, value, failure) < 0)
+            return -1;
+    }
+    bool has_command = request->argv != NULL, has_task = json_object_get(request->json, "task") != NULL;
+    if (request->task.agent_type == NULL)
+        return bad(failure, 400, "$.agentType is missing");
+    if (has_command == has_task)
+        return bad(failure, 400,
+                   has_command ? "$.command and $.task exclude each other" : "$.command (or $.task) is missing");
+    if (has_task && make_command(request, config, failure) < 0)
+        return -1;
+    request->task.argv = request->argv;
+    request->task.env = request->env;
+    return 0;
+}
+
+static void free_strings(char **strings)
+{
+    for (char **text = strings; text != NULL && *text != NULL; text++)
+        free(*text);
+    free(strings);
+}
+
+void api_request_free(struct api_request *request)
+{
+    free(request->argv);
+    free(request->env);
+    free_strings(request->made);
+    free_strings(request->pairs);
+    free(request->stdin_data);
+    json_decref(request->json);
+    *request = (struct api_request){0};
+}

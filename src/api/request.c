@@ -125,7 +125,7 @@ static int read_environment(struct api_request *request, json_t *value, struct a
     json_t *text;
     json_object_foreach (value, name, text) {
         char key[96];
-        const char *plain;
+        const char *plain = "";
         snprintf(key, sizeof key, "env.%.80s", name);
         if (read_text(text, key, &plain, failure) < 0)
             return -1;

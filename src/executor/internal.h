@@ -153,7 +153,7 @@ struct job {
     struct agent_pool *owner;
     struct task_handler handler;
     void *user;
-    bool abandoned, started_due, cancelled, has_stdin, stdin_eof;
+    bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof;
     bool capture, stream;
     uint32_t number; /* on the wire */
     uint32_t stdin_credit;
@@ -166,6 +166,7 @@ struct job {
     const char *workdir;
     const uint8_t *stdin_data; /* what was given at once and does not fit the credit yet */
     size_t stdin_size;
+    struct buffer early_stdin; /* streamed before it was dispatched */
     enum task_outcome outcome; /* for the soon list */
     char message[ERROR_MESSAGE_MAX];
     char id[72];

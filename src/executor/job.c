@@ -66,6 +66,8 @@ static int check_request(const struct task_request *request, struct measure *mea
     if (request->stdin_size > STDIN_INLINE_MAX)
         return error_set(err, ERROR_INVALID, "stdin given with the task is larger than %u bytes; stream it",
                          STDIN_INLINE_MAX);
+    if (request->stdin_stream && request->stdin_size > 0)
+        return error_set(err, ERROR_INVALID, "stdin is either given with the task or streamed");
     if (request->priority > PRIORITY_BACKGROUND)
         return error_set(err, ERROR_INVALID, "the priority must be critical, high, normal, low or background");
     return 0;
@@ -134,6 +136,7 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
     job->task.priority = (unsigned)request->priority;
     job->task.fresh = request->fresh || owner->pool.limits.on_demand;
     job->has_stdin = request->stdin_stream || request->stdin_size > 0;
+    job->stdin_stream = request->stdin_stream;
     job->stdin_eof = !request->stdin_stream;
     job->stdin_credit = STDIN_CREDIT_INITIAL;
     job->capture = request->capture;
@@ -153,6 +156,7 @@ static void job_free(struct job *job)
     executor->jobs--;
     buffer_free(&job->captured[0]);
     buffer_free(&job->captured[1]);
+    buffer_free(&job->early_stdin);
     free(job);
     if (executor->closing)
         executor_kick(executor);
@@ -264,6 +268,10 @@ void job_start(struct job *job)
                               .workdir = job->workdir};
     runner_conn_run(worker->conn, job->number, &run, job->argv, job->env);
     send_stdin(job);
+    if (job->stdin_stream && (buffer_length(&job->early_stdin) > 0 || job->stdin_eof))
+        runner_conn_stdin(worker->conn, job->number, buffer_data(&job->early_stdin), buffer_length(&job->early_stdin),
+                          job->stdin_eof);
+    buffer_free(&job->early_stdin);
     runner_conn_flush(worker->conn);
     histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
 }
@@ -346,15 +354,16 @@ int executor_task_stdin(struct task *task, const void *data, size_t size, bool e
     struct runner_conn *conn = conn_on(job);
     if (job->stdin_eof)
         return 0; /* ended, or nobody reads */
-    if (conn == NULL) {
-        if (task->state == TASK_QUEUED)
-            return error_set(err, ERROR_LIMIT, "the task has not started yet");
-        return 0; /* its end is on its way */
-    }
     if (size > job->stdin_credit)
         return error_set(err, ERROR_LIMIT, "%zu bytes of stdin where %u may be sent", size, job->stdin_credit);
     job->stdin_credit -= (uint32_t)size;
     job->stdin_eof = eof;
+    if (task->state == TASK_QUEUED) {
+        buffer_append(&job->early_stdin, data, size);
+        return job->early_stdin.failed ? error_set(err, ERROR_NOMEM, "out of memory for stdin") : 0;
+    }
+    if (conn == NULL)
+        return 0; /* its end is on its way */
     runner_conn_stdin(conn, job->number, data, size, eof);
     runner_conn_flush(conn);
     return 0;

@@ -1,0 +1,67 @@
+/* `warmpool down`: asks the daemon to stop and waits until it has. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+#define POLL_NS 20000000L
+
+static long status_number(const struct cli *cli, const char *key)
+{
+    struct reply reply;
+    if (client_call(cli, "GET", "/v1/status", NULL, &reply, false) < 0)
+        return -1;
+    json_t *status = json_loadb((const char *)buffer_data(&reply.body), buffer_length(&reply.body), 0, NULL);
+    const json_t *value = json_object_get(status, key);
+    long number = json_is_integer(value) ? (long)json_integer_value(value) : -1;
+    json_decref(status);
+    buffer_free(&reply.body);
+    return number;
+}
+
+int verb_down(struct cli *cli)
+{
+    bool force = false;
+    const struct option_spec specs[] = {{.name = "--force", .flag = &force}};
+    int rest;
+    int read = options_read(cli, specs, 1, &rest);
+    if (read != 0)
+        return read < 0 ? EXIT_FAILED : 0;
+    if (cli->argc > 1)
+        return misused(cli, "unexpected \"%s\"", cli->argv[1]);
+    int fd = client_connect(cli, false);
+    if (fd < 0) {
+        fprintf(stderr, "no daemon answers at %s: nothing to stop\n", cli->socket);
+        return 0;
+    }
+    close(fd);
+    long pid = status_number(cli, "pid");
+    struct reply reply;
+    if (client_call(cli, "POST", "/v1/shutdown", force ? "{\"force\":true}" : "{\"force\":false}", &reply, true) < 0)
+        return EXIT_FAILED;
+    int code = reply.status >= 400 ? client_refused(&reply) : 0;
+    buffer_free(&reply.body);
+    long shown = -1;
+    for (unsigned round = 0; code == 0 && pid > 0; round++) {
+        if (kill((pid_t)pid, 0) < 0 && errno == ESRCH)
+            break;
+        /* A second of patience before progress is worth a line. */
+        long left = round >= 50 && round % 25 == 0 ? status_number(cli, "closingLeft") : -1;
+        if (left >= 0 && left != shown) {
+            fprintf(stderr,
+                    isatty(2) ? "\r\033[Kstopping: %ld containers and networks left"
+                              : "stopping: %ld containers and networks left\n",
+                    left);
+            shown = left;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+    }
+    if (shown >= 0 && isatty(2))
+        fputs("\n", stderr);
+    return code;
+}

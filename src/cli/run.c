@@ -1,0 +1,351 @@
+/* `warmpool run`: one task over an upgraded connection. The daemon sends STDOUT, STDERR, CREDIT and at last RESULT;
+ * this side sends STDIN, CREDIT for what it has written on, and CANCEL. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json_write.h"
+#include "cli/cli.h"
+#include "wire/frame.h"
+#include "wire/message.h"
+
+#define CREDIT_BATCH (128U * 1024U)
+#define GRACE_MS     5000U
+
+struct run {
+    const struct cli *cli;
+    int fd;
+    bool interactive, json;
+    bool stdin_open;
+    uint32_t stdin_credit;
+    uint32_t owed[2];
+    struct buffer in;
+    int cancels;
+    int code; /* -1: no result yet */
+};
+
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupts++;
+}
+
+static int send_frame(struct run *run, uint8_t type, uint8_t flags, const void *payload, size_t size)
+{
+    uint8_t header[FRAME_HEADER_BYTES];
+    frame_encode_header(header, type, flags, 0, (uint32_t)size);
+    if (write_all(run->fd, header, sizeof header) < 0)
+        return -1;
+    return size == 0 ? 0 : write_all(run->fd, payload, size);
+}
+
+static int send_cancel(struct run *run)
+{
+    uint8_t payload[4];
+    struct wire_writer writer = {.next = payload, .end = payload + sizeof payload};
+    wire_put_u32(&writer, run->cancels++ == 0 ? GRACE_MS : 0);
+    return send_frame(run, FRAME_CANCEL, 0, payload, sizeof payload);
+}
+
+static int give_credit(struct run *run, int stream, uint32_t bytes)
+{
+    uint32_t *owed = &run->owed[stream == 2];
+    *owed += bytes;
+    if (*owed < CREDIT_BATCH)
+        return 0;
+    struct message_credit credit = {.stream = (uint8_t)stream, .bytes = *owed};
+    uint8_t payload[MESSAGE_CREDIT_BYTES];
+    message_credit_encode(&credit, payload);
+    *owed = 0;
+    return send_frame(run, FRAME_CREDIT, 0, payload, sizeof payload);
+}
+
+static int handle_result(struct run *run, const struct frame *frame)
+{
+    struct message_result result;
+    if (message_result_decode(frame->payload, frame->length, &result) < 0)
+        return -1;
+    if (run->json && puts(result.json) < 0)
+        return -1;
+    if (!run->json && result.message[0] != '\0')
+        failed("%s", result.message);
+    run->code = (int)(result.exit_code & 255);
+    return 0;
+}
+
+static int handle_credit(struct run *run, const struct frame *frame)
+{
+    struct message_credit credit;
+    if (message_credit_decode(frame->payload, frame->length, &credit) < 0)
+        return -1;
+    if (credit.bytes == UINT32_MAX)
+        run->stdin_open = false;
+    else
+        run->stdin_credit += credit.bytes;
+    return 0;
+}
+
+/* 1: our own stdout is gone. */
+static int handle_frame(struct run *run, const struct frame *frame)
+{
+    switch (frame->type) {
+    case FRAME_STDOUT:
+    case FRAME_STDERR: {
+        int stream = frame->type == FRAME_STDOUT ? 1 : 2;
+        if (write_all(stream, frame->payload, frame->length) < 0)
+            return errno == EPIPE ? 1 : -1;
+        return give_credit(run, stream, frame->length);
+    }
+    case FRAME_CREDIT:
+        return handle_credit(run, frame);
+    case FRAME_RESULT:
+        return handle_result(run, frame);
+    default:
+        return -1;
+    }
+}
+
+static int handle_input(struct run *run)
+{
+    while (run->code < 0) {
+        struct frame frame;
+        ptrdiff_t taken = frame_decode(buffer_data(&run->in), buffer_length(&run->in), &frame);
+        if (taken <= 0)
+            return taken < 0 ? -1 : 0;
+        int result = handle_frame(run, &frame);
+        buffer_consume(&run->in, (size_t)taken);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+static int pass_stdin(struct run *run)
+{
+    uint8_t bytes[FRAME_DATA_MAX];
+    size_t most = run->stdin_credit < sizeof bytes ? run->stdin_credit : sizeof bytes;
+    ssize_t got = read(0, bytes, most);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN))
+        return 0;
+    if (got <= 0) {
+        run->stdin_open = false;
+        return send_frame(run, FRAME_STDIN, FRAME_FLAG_EOF, NULL, 0);
+    }
+    run->stdin_credit -= (uint32_t)got;
+    return send_frame(run, FRAME_STDIN, 0, bytes, (size_t)got);
+}
+
+static int gone(struct run *run)
+{
+    return failed("the daemon at %s went away in mid-task", run->cli->socket);
+}
+
+static int receive(struct run *run)
+{
+    uint8_t *room = buffer_reserve(&run->in, 131072);
+    ssize_t got = room == NULL ? -1 : read(run->fd, room, 131072);
+    if (got < 0 && errno == EINTR)
+        return 0;
+    if (got <= 0)
+        return -1;
+    buffer_commit(&run->in, (size_t)got);
+    return handle_input(run);
+}
+
+static int converse(struct run *run, const sigset_t *waiting)
+{
+    int result = handle_input(run); /* what came with the head */
+    while (result == 0 && run->code < 0) {
+        while (interrupts > run->cancels && result == 0)
+            result = send_cancel(run);
+        bool wants_stdin = run->stdin_open && run->stdin_credit > 0;
+        struct pollfd set[2] = {{.fd = run->fd, .events = POLLIN}, {.fd = wants_stdin ? 0 : -1, .events = POLLIN}};
+        int ready = ppoll(set, 2, NULL, waiting);
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready < 0)
+            return failed("waiting: %s", strerror(errno));
+        if (set[1].revents != 0)
+            pass_stdin(run); /* when the daemon has ended the conversation, its last word is still to be read */
+        if (set[0].revents != 0)
+            result = receive(run);
+    }
+    if (result == 1)
+        return 128 + SIGPIPE; /* closing the connection ends the task */
+    return run->code >= 0 ? run->code : gone(run);
+}
+
+/* --- the request ----------------------------------------------------------------------------------------------------
+ */
+
+struct run_options {
+    const char *timeout, *kill_timeout, *workdir, *priority, *id;
+    bool interactive, fresh, json;
+    const char *env[256];
+    size_t env_count;
+};
+
+static int add_env(void *user, const char *value)
+{
+    struct run_options *options = user;
+    if (strchr(value, '=') == NULL || value[0] == '=' ||
+        options->env_count == sizeof options->env / sizeof options->env[0])
+        return -1;
+    options->env[options->env_count++] = value;
+    return 0;
+}
+
+static void put_text(struct json_writer *json, const char *key, const char *value)
+{
+    if (value == NULL)
+        return;
+    jw_key(json, key);
+    jw_text(json, value);
+}
+
+static void put_flag(struct json_writer *json, const char *key, bool value)
+{
+    jw_key(json, key);
+    jw_bool(json, value);
+}
+
+static bool all_digits(const char *text)
+{
+    return text != NULL && text[0] != '\0' && strspn(text, "0123456789") == strlen(text) && strlen(text) < 16;
+}
+
+/* On the command line a bare number would be read as milliseconds by the API: as everywhere. */
+static void put_time(struct json_writer *json, const char *key, const char *value)
+{
+    if (!all_digits(value)) {
+        put_text(json, key, value);
+        return;
+    }
+    jw_key(json, key);
+    jw_uint(json, strtoull(value, NULL, 10));
+}
+
+static void write_request(struct buffer *out, const char *type, const struct run_options *options, char **command)
+{
+    struct json_writer json = {.out = out};
+    jw_open(&json, '{');
+    put_text(&json, "agentType", type);
+    jw_key(&json, "command");
+    jw_open(&json, '[');
+    for (; *command != NULL; command++)
+        jw_text(&json, *command);
+    jw_close(&json, ']');
+    if (options->env_count > 0) {
+        jw_key(&json, "env");
+        jw_open(&json, '{');
+        for (size_t i = 0; i < options->env_count; i++) {
+            size_t length = strcspn(options->env[i], "=");
+            jw_bytes(&json, (const uint8_t *)options->env[i], length);
+            buffer_append_string(out, ":");
+            json.comma = false;
+            jw_text(&json, options->env[i] + length + 1);
+        }
+        jw_close(&json, '}');
+    }
+    put_time(&json, "timeoutMs", options->timeout);
+    put_time(&json, "killTimeout", options->kill_timeout);
+    put_text(&json, "workdir", options->workdir);
+    put_text(&json, "priority", options->priority);
+    put_text(&json, "id", options->id);
+    if (options->interactive)
+        put_flag(&json, "stdinStream", true);
+    if (options->fresh)
+        put_flag(&json, "fresh", true);
+    put_flag(&json, "captureOutput", options->json);
+    put_flag(&json, "streamOutput", !options->json);
+    jw_close(&json, '}');
+}
+
+static void catch_signals(sigset_t *waiting)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        sigaddset(&blocked, numbers[i]);
+        sigaction(numbers[i], &action, NULL);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_BLOCK, &blocked, waiting);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        sigdelset(waiting, numbers[i]);
+}
+
+static int run_task(struct run *run, const char *body, size_t size)
+{
+    sigset_t waiting;
+    size_t length = 0;
+    run->fd = client_connect(run->cli, true);
+    if (run->fd < 0)
+        return EXIT_FAILED;
+    catch_signals(&waiting);
+    int status = client_begin(run->fd, "POST", "/v1/tasks", "Connection: Upgrade\r\nUpgrade: warmpool\r\n", body, size,
+                              &run->in, &length);
+    int code;
+    if (status == 101) {
+        code = converse(run, &waiting);
+    } else if (status < 0) {
+        code = gone(run);
+    } else {
+        struct reply reply = {.status = status, .body = run->in};
+        run->in = (struct buffer){0};
+        while (buffer_length(&reply.body) < length) {
+            uint8_t *room = buffer_reserve(&reply.body, 65536);
+            ssize_t got = room == NULL ? -1 : read(run->fd, room, 65536);
+            if (got <= 0)
+                break;
+            buffer_commit(&reply.body, (size_t)got);
+        }
+        code = client_refused(&reply);
+        buffer_free(&reply.body);
+    }
+    close(run->fd);
+    return code;
+}
+
+int verb_run(struct cli *cli)
+{
+    struct run_options options = {.env_count = 0};
+    const struct option_spec specs[] = {
+        {.name = "-i", .flag = &options.interactive},    {.name = "-e", .each = add_env, .user = &options},
+        {.name = "--timeout", .text = &options.timeout}, {.name = "--kill-timeout", .text = &options.kill_timeout},
+        {.name = "--workdir", .text = &options.workdir}, {.name = "--priority", .text = &options.priority},
+        {.name = "--fresh", .flag = &options.fresh},     {.name = "--json", .flag = &options.json},
+        {.name = "--id", .text = &options.id},
+    };
+    int rest, whole = cli->argc;
+    int read = options_read(cli, specs, sizeof specs / sizeof specs[0], &rest);
+    if (read != 0)
+        return read < 0 ? EXIT_FAILED : 0;
+    if (cli->argc < 2)
+        return misused(cli, "the agent type is missing");
+    if (cli->argc > 2)
+        return misused(cli, "unexpected \"%s\"; the command stands after --", cli->argv[2]);
+    if (rest >= whole)
+        return misused(cli, "the command is missing; it stands after --");
+    struct buffer body = {0};
+    write_request(&body, cli->argv[1], &options, cli->argv + rest);
+    struct run run = {.cli = cli,
+                      .interactive = options.interactive,
+                      .json = options.json,
+                      .stdin_open = options.interactive,
+                      .stdin_credit = STDIN_CREDIT_INITIAL,
+                      .code = -1};
+    int code =
+        body.failed ? failed("out of memory") : run_task(&run, (const char *)buffer_data(&body), buffer_length(&body));
+    buffer_free(&body);
+    buffer_free(&run.in);
+    return code;
+}

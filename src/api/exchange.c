@@ -154,6 +154,12 @@ enum MHD_Result exchange_error(struct exchange *exchange, unsigned status, const
     return exchange_answer(exchange, status);
 }
 
+enum MHD_Result exchange_too_large(struct exchange *exchange)
+{
+    return exchange_error(exchange, MHD_HTTP_CONTENT_TOO_LARGE, "too_large", "the body is larger than 16 MiB",
+                          "stream stdin with `warmpool run -i`");
+}
+
 unsigned status_of_error(enum error_code code)
 {
     switch (code) {

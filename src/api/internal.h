@@ -21,7 +21,8 @@ struct exchange {
     struct MHD_Connection *connection; /* NULL once libmicrohttpd is done with it */
     enum exchange_kind kind;
     struct buffer body, answer;
-    bool too_large, suspended, answered, ended;
+    uint64_t received; /* bytes of body */
+    bool suspended, answered, ended;
     unsigned status;
     struct task *task; /* NULL: none, or ended */
     char task_id[72];
@@ -79,6 +80,7 @@ void exchange_unwatch(struct exchange *exchange);
 enum MHD_Result exchange_answer(struct exchange *exchange, unsigned status);
 enum MHD_Result exchange_error(struct exchange *exchange, unsigned status, const char *code, const char *message,
                                const char *hint);
+enum MHD_Result exchange_too_large(struct exchange *exchange);
 unsigned status_of_error(enum error_code code);
 
 /* tasks.c */

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 
 #define TEMPLATE_DEPTH 8
+#define VALUES_MAX     200000U
 
 static int bad(struct api_failure *failure, unsigned status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -170,7 +171,7 @@ static int decode_base64(const char *text, size_t length, uint8_t *out, size_t *
             out[(*size)++] = (uint8_t)(bits >> held);
         }
     }
-    return 0;
+    return held < 6 ? 0 : -1; /* one digit over makes no byte */
 }
 
 static int read_stdin(struct api_request *request, const json_t *value, const json_t *encoding,
@@ -248,6 +249,8 @@ static int expand(const char *template, const json_t *body, struct buffer *out, 
         const json_t *value = NULL;
         if (length == 4 && memcmp(name, "task", 4) == 0)
             value = task;
+        else if (length > 5 && memcmp(name, "task.", 5) == 0)
+            value = find_member(task, name + 5, length - 5);
         else if (length > 6 && memcmp(name, "agent.", 6) == 0)
             value = find_member(json_object_get(body, "agent"), name + 6, length - 6);
         else
@@ -356,6 +359,23 @@ static int read_member(struct api_request *request, const char *key, json_t *val
     return bad(failure, 400, "$.%.64s is not known", key);
 }
 
+/* Parsed, a value of two bytes takes forty: their number is bounded before anything is parsed. */
+static bool is_bounded(const char *body, size_t size)
+{
+    unsigned values = 0;
+    bool in_text = false;
+    for (size_t i = 0; i < size; i++) {
+        char c = body[i];
+        if (c == '"')
+            in_text = !in_text;
+        else if (in_text && c == '\\')
+            i++;
+        else if (!in_text && (c == ',' || c == '[' || c == '{') && ++values > VALUES_MAX)
+            return false;
+    }
+    return true;
+}
+
 int api_request_parse(struct api_request *request, const char *body, size_t size, const struct config *config,
                       struct api_failure *failure)
 {
@@ -367,6 +387,8 @@ int api_request_parse(struct api_request *request, const char *body, size_t size
                                           .max_output_bytes = -1,
                                           .priority = PRIORITY_NORMAL};
     json_error_t error;
+    if (!is_bounded(body, size))
+        return bad(failure, 400, "the body has more than %u values", VALUES_MAX);
     request->json = json_loadb(body, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (request->json == NULL)
         return bad(failure, 400, "the body is not JSON: line %d, column %d: %s", error.line, error.column, error.text);

@@ -112,6 +112,8 @@ void result_write(struct buffer *out, const struct task_result *result, bool out
     put_bool(&json, "success", result->outcome == TASK_EXITED && result->exit_code == 0);
     if (output && result->output != NULL)
         put_output(&json, "output", "outputEncoding", result->output, result->output_size);
+    else if (output)
+        put_text(&json, "output", NULL); /* streamed, or not wanted */
     /* What kept a task from running is its error, when it said nothing itself. */
     if (output && error_size == 0 && result->outcome != TASK_EXITED) {
         error = (const uint8_t *)result->message;
@@ -119,6 +121,8 @@ void result_write(struct buffer *out, const struct task_result *result, bool out
     }
     if (output && error != NULL)
         put_output(&json, "error", "errorEncoding", error, error_size);
+    else if (output)
+        put_text(&json, "error", NULL);
     jw_key(&json, "exitCode");
     if (result->exit_code >= 0)
         jw_int(&json, result->exit_code);

@@ -147,9 +147,11 @@ static enum MHD_Result warm_continue(struct exchange *exchange)
     char type[sizeof exchange->task_id];
     memcpy(type, exchange->task_id, sizeof type);
     exchange->task_id[0] = '\0';
-    if (exchange->status == MHD_HTTP_OK)
+    if (exchange->status == MHD_HTTP_OK && exchange->server->executor != NULL)
         return answer_pool(exchange, type);
-    return exchange_answer(exchange, exchange->status != 0 ? exchange->status : MHD_HTTP_SERVICE_UNAVAILABLE);
+    if (exchange->status == MHD_HTTP_OK || !exchange->ended) /* woken for the server's end */
+        return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "unavailable", "warmpool is stopping", "");
+    return exchange_answer(exchange, exchange->status);
 }
 
 /* --- containers, state
@@ -287,15 +289,14 @@ static enum MHD_Result dispatch(struct exchange *exchange, const char *method, c
 
 enum MHD_Result route(struct exchange *exchange, const char *method, const char *path)
 {
+    if (strcmp(method, MHD_HTTP_METHOD_HEAD) == 0) /* the body is left out below us */
+        method = MHD_HTTP_METHOD_GET;
     if (exchange->answered)
         return MHD_YES;
     if (exchange->kind == EXCHANGE_TASK)
         return tasks_continue(exchange);
     if (exchange->kind == EXCHANGE_WARM)
         return warm_continue(exchange);
-    if (exchange->too_large)
-        return exchange_error(exchange, MHD_HTTP_CONTENT_TOO_LARGE, "too_large", "the body is larger than 16 MiB",
-                              "stream stdin with `warmpool run -i`");
     if (exchange->body.failed)
         return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "out_of_memory", "out of memory", "");
     if (exchange->server->executor == NULL)

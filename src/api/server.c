@@ -20,6 +20,8 @@
 #define IDLE_SECONDS      120U
 #define CONNECTION_MEMORY (32U * 1024U)
 #define RUNS_PER_TURN     4
+#define LOCK_ATTEMPTS     5
+#define DISCARD_MAX       (4U * BODY_MAX) /* of a body that is too large, before the connection is cut */
 
 /* --- libmicrohttpd on the loop ------------------------------------------------------------------------------- */
 
@@ -61,6 +63,13 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     server_run(poll->data);
 }
 
+/* 0 when the client does not say. */
+static uint64_t announced_length(struct MHD_Connection *connection)
+{
+    const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return text == NULL ? 0 : strtoull(text, NULL, 10);
+}
+
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *data, size_t *size, void **state)
 {
@@ -68,17 +77,20 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     struct exchange *exchange = *state;
     (void)version;
     if (exchange == NULL) {
-        *state = exchange_new(server, connection);
-        return *state == NULL ? MHD_NO : MHD_YES;
+        exchange = *state = exchange_new(server, connection);
+        if (exchange == NULL)
+            return MHD_NO;
+        return announced_length(connection) > BODY_MAX ? exchange_too_large(exchange) : MHD_YES;
     }
     if (*size > 0) {
-        if (buffer_length(&exchange->body) + *size > BODY_MAX)
-            exchange->too_large = true;
-        else
+        exchange->received += *size;
+        if (exchange->received <= BODY_MAX)
             buffer_append(&exchange->body, data, *size);
         *size = 0;
-        return MHD_YES;
+        return exchange->received <= DISCARD_MAX ? MHD_YES : MHD_NO;
     }
+    if (exchange->received > BODY_MAX && !exchange->answered)
+        return exchange_too_large(exchange);
     return route(exchange, method, url);
 }
 
@@ -150,14 +162,23 @@ static int make_parent(const char *path, struct error *err)
     }
 }
 
-/* Held for the daemon's life, so that of two that start at once one wins. */
+/* Held for the daemon's life, so that of two that start at once one wins. A daemon that ends removes the file: a lock
+ * on what is no longer there under that name holds nobody off, and is taken again. */
 static int lock_socket(struct api_server *server, struct error *err)
 {
-    server->lock_fd = open(server->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (server->lock_fd < 0)
-        return error_errno(err, errno, "opening %s", server->lock_path);
-    if (flock(server->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return 0;
+    for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
+        struct stat held, named;
+        server->lock_fd = open(server->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (server->lock_fd < 0)
+            return error_errno(err, errno, "opening %s", server->lock_path);
+        if (flock(server->lock_fd, LOCK_EX | LOCK_NB) < 0)
+            break;
+        if (fstat(server->lock_fd, &held) == 0 && stat(server->lock_path, &named) == 0 && held.st_ino == named.st_ino &&
+            held.st_dev == named.st_dev)
+            return 0;
+        close(server->lock_fd);
+        server->lock_fd = -1;
+    }
     return error_set(err, ERROR_CONFLICT,
                      "another warmpool daemon listens on %s; stop it (warmpool down) or choose another socket",
                      server->socket_path);
@@ -294,7 +315,8 @@ static void on_handle_closed(uv_handle_t *handle)
 
 void api_server_close(struct api_server *server, void (*closed)(void *user), void *user)
 {
-    server->closing = true;
+    server->closing = true; /* from here on nothing is suspended: libmicrohttpd does not stop with such connections */
+    server->executor = NULL;
     server->closed = closed;
     server->closed_user = user;
     server->handles++; /* this function's own */

@@ -140,6 +140,8 @@ static ssize_t stream_read(void *user, uint64_t position, char *out, size_t most
     struct exchange *exchange = user;
     (void)position;
     size_t size = buffer_length(&exchange->answer);
+    if (exchange->answer.failed || (size == 0 && !exchange->ended && exchange->server->closing))
+        return MHD_CONTENT_READER_END_WITH_ERROR;
     if (size == 0) {
         give_back(exchange);
         if (exchange->ended)
@@ -147,8 +149,6 @@ static ssize_t stream_read(void *user, uint64_t position, char *out, size_t most
         exchange_suspend(exchange);
         return 0;
     }
-    if (exchange->answer.failed)
-        return MHD_CONTENT_READER_END_WITH_ERROR;
     if (size > most)
         size = most;
     memcpy(out, buffer_data(&exchange->answer), size);

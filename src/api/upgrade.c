@@ -14,6 +14,7 @@
 #include "wire/message.h"
 
 #define READ_BYTES 65536U
+#define SIGNAL_MAX 64U
 
 struct upgraded {
     struct list link; /* in server.upgrades */
@@ -79,8 +80,14 @@ static void put_result(struct upgraded *upgraded, const struct task_result *resu
     result_write(&json, result, result->output != NULL);
     struct message_result message = {
         .exit_code = (uint32_t)result->cli_exit_code, .message = result->message, .json = buffer_text(&json)};
+    size_t size = message.json == NULL ? 0 : message_result_size(&message);
+    if (size > FRAME_RESULT_MAX) { /* captured as well as streamed, and escapes made it too large: it has been sent */
+        buffer_consume(&json, buffer_length(&json));
+        result_write(&json, result, false);
+        message.json = buffer_text(&json);
+        size = message.json == NULL ? 0 : message_result_size(&message);
+    }
     if (message.json != NULL) {
-        size_t size = message_result_size(&message);
         uint8_t *room = buffer_reserve(&upgraded->out, FRAME_HEADER_BYTES + size);
         if (room != NULL) {
             frame_encode_header(room, FRAME_RESULT, 0, 0, (uint32_t)size);
@@ -166,12 +173,12 @@ static int handle_number(struct upgraded *upgraded, const struct frame *frame)
     struct wire_reader reader = {.next = frame->payload, .end = frame->payload + frame->length};
     uint32_t number = wire_get_u32(&reader);
     struct task *task = upgraded->exchange->task;
-    if (wire_reader_end(&reader) < 0)
+    if (wire_reader_end(&reader) < 0 || (frame->type == FRAME_SIGNAL && (number == 0 || number > SIGNAL_MAX)))
         return -1;
     if (task == NULL)
         return 0;
     if (frame->type == FRAME_SIGNAL)
-        executor_task_signal(task, (int)(number & 127));
+        executor_task_signal(task, (int)number);
     else
         executor_task_cancel(task);
     return 0;
@@ -195,10 +202,18 @@ static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
     }
 }
 
+/* What a client may send: a header of any other type is refused before its payload, which may be large, is awaited. */
+static bool may_come(uint8_t type)
+{
+    return type == FRAME_STDIN || type == FRAME_CREDIT || type == FRAME_SIGNAL || type == FRAME_CANCEL;
+}
+
 static int handle_input(struct upgraded *upgraded)
 {
     while (!upgraded->closing) {
         struct frame frame;
+        if (buffer_length(&upgraded->in) >= FRAME_HEADER_BYTES && !may_come(buffer_data(&upgraded->in)[2]))
+            return -1;
         ptrdiff_t taken = frame_decode(buffer_data(&upgraded->in), buffer_length(&upgraded->in), &frame);
         if (taken < 0 || (taken > 0 && handle_frame(upgraded, &frame) < 0))
             return -1;
@@ -277,6 +292,7 @@ static void on_upgraded(void *user, struct MHD_Connection *connection, void *sta
             close(upgraded->fd);
         list_remove(&upgraded->link);
         exchange->upgraded = NULL; /* the exchange ends with its connection, the task with the exchange */
+        buffer_free(&upgraded->out);
         free(upgraded);
         MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
         return;

@@ -87,6 +87,25 @@ static void check_directory(struct doctor *doctor, const char *what, const char 
             strerror(errno));
 }
 
+/* The memory limit counts swap too, where the kernel does; elsewhere a task may push its memory out to the host's. */
+static void check_swap(struct doctor *doctor)
+{
+    char text[512];
+    _cleanup_close_ int fd = open("/proc/swaps", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    text[got > 0 ? got : 0] = '\0';
+    const char *second = strchr(text, '\n');
+    bool counted = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0 ||
+                   access("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes", F_OK) == 0;
+    if (second == NULL || second[1] == '\0')
+        say(doctor, VERDICT_OK, "swap", "", "none");
+    else if (counted)
+        say(doctor, VERDICT_OK, "swap", "", "in use, and counted in memory limits");
+    else
+        say(doctor, VERDICT_WARN, "swap", "boot with swapaccount=1, or swapoff -a",
+            "the kernel does not count swap in memory limits");
+}
+
 static void check_limits(struct doctor *doctor)
 {
     struct rlimit files = {0, 0};
@@ -109,6 +128,7 @@ static void check_limits(struct doctor *doctor)
             "core dumps of tasks are piped to a program of the host: %s", text);
     else
         say(doctor, VERDICT_OK, "core_pattern", "", "%s", text);
+    check_swap(doctor);
     bool two = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
     say(doctor, VERDICT_OK, "cgroups", "", "version %d", two ? 2 : 1);
 }

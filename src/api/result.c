@@ -306,6 +306,11 @@ void pools_write(struct buffer *out, const struct executor *executor)
     jw_close(&json, ']');
 }
 
+static void write_id(void *user, const char *id)
+{
+    jw_text(user, id);
+}
+
 void status_write(struct buffer *out, const struct executor *executor, const char *socket)
 {
     struct executor_status status;
@@ -335,6 +340,10 @@ void status_write(struct buffer *out, const struct executor *executor, const cha
     jw_key(&json, "pools");
     jw_open(&json, '[');
     executor_pools(executor, write_pool, &json);
+    jw_close(&json, ']');
+    jw_key(&json, "networks");
+    jw_open(&json, '[');
+    executor_networks(executor, write_id, &json);
     jw_close(&json, ']');
     jw_close(&json, '}');
 }

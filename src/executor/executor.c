@@ -599,6 +599,32 @@ void executor_containers(const struct executor *executor, container_info_fn *fn,
     executor_each_worker(executor, visit_container, &visit);
 }
 
+struct network_visit {
+    void (*fn)(void *user, const char *id);
+    void *user;
+};
+
+static void visit_network(struct worker *worker, void *user)
+{
+    const struct network_visit *visit = user;
+    if (worker->slot != NULL && worker->slot->network_id[0] != '\0')
+        visit->fn(visit->user, worker->slot->network_id);
+}
+
+void executor_networks(const struct executor *executor, void (*fn)(void *user, const char *id), void *user)
+{
+    struct network_visit visit = {.fn = fn, .user = user};
+    executor_each_worker(executor, visit_network, &visit);
+    list_for_each (node, &executor->pools) {
+        const struct agent_pool *owner = list_entry(node, struct agent_pool, link);
+        list_for_each (inner, &owner->free_slots) {
+            const struct slot *slot = list_entry(inner, struct slot, link);
+            if (slot->network_id[0] != '\0')
+                fn(user, slot->network_id);
+        }
+    }
+}
+
 int executor_refresh(struct executor *executor, const char *container, struct error *err)
 {
     struct search search = {.text = container, .length = strlen(container), .prefix = strlen(container) >= 4};

@@ -184,6 +184,8 @@ struct container_info {                         /* AgentContainerInfo of the see
 };
 typedef void container_info_fn(void *user, const struct container_info *info);
 void executor_containers(const struct executor *executor, container_info_fn *fn, void *user);
+/* The networks that slots have or keep, by id. */
+void executor_networks(const struct executor *executor, void (*fn)(void *user, const char *id), void *user);
 /* Replaces a container (by id, a unique prefix of at least 4, or name): at once when idle, after its task when busy. */
 int executor_refresh(struct executor *executor, const char *container, struct error *err);
 

@@ -478,8 +478,7 @@ static void explain(struct task_result *result, const struct job *job, const str
         break;
     case EXIT_CANCELLED:
         result->outcome = TASK_CANCELLED;
-        if (message->signal == 0 && message->exit_code == 0)
-            result->cli_exit_code = 130;
+        result->cli_exit_code = 130; /* as after Ctrl-C in a shell, whatever its last word was */
         snprintf(text, size, "cancelled");
         break;
     case EXIT_OOM_KILLED:

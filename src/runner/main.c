@@ -46,10 +46,14 @@ static void open_standard_descriptors(struct runner *runner)
 
 static void prepare_signals(struct runner *runner)
 {
+    /* What whoever started the engine had ignored is none of the tasks' business. */
+    for (int number = 1; number < _NSIG; number++)
+        if (number != SIGKILL && number != SIGSTOP)
+            signal(number, SIG_DFL);
     sigset_t blocked;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
     sigemptyset(&runner->wait_mask);
     struct sigaction action = {.sa_handler = on_child, .sa_flags = SA_NOCLDSTOP};
     sigaction(SIGCHLD, &action, NULL);

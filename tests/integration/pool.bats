@@ -136,12 +136,12 @@ teardown() { audit; }
     eventually 15 pool_settles coder 1
 }
 
-@test "fresh tasks get a container of their own that is removed" {
-    result=$(wp_run coder --fresh --json -- true)
-    id=$(jq -r .metadata.containerId <<<"$result")
-    [ "$(jq .metadata.execCount <<<"$result")" = 1 ]
-    gone() { ! docker inspect "$id" >/dev/null 2>&1; }
-    eventually 15 gone
+@test "a fresh task gets a container that never served another" {
+    for _ in 1 2; do
+        result=$(wp_run coder --fresh --json -- true)
+        [ "$(jq .metadata.execCount <<<"$result")" = 1 ]
+        eventually 15 pool_settles coder "$(pool_of coder .target)"
+    done
 }
 
 @test "an unknown agent type gets the default profile on its first use; a wrong name is refused" {

@@ -1,0 +1,361 @@
+/* Configuration: every option has an effect, every error says where, what and what would be right. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "config/option.h"
+
+static struct config *parse(const char *text, struct error *error)
+{
+    *error = (struct error)ERROR_INIT;
+    return config_parse(text, strlen(text), "test.yaml", false, NULL, 0, error);
+}
+
+static struct config *parse_sound(const char *text)
+{
+    struct error error;
+    struct config *config = parse(text, &error);
+    if (config == NULL)
+        fail_msg("%s", error.message);
+    return config;
+}
+
+static void refuse(const char *text, const char *part)
+{
+    struct error error;
+    struct config *config = parse(text, &error);
+    if (config != NULL)
+        fail_msg("accepted: %s", text);
+    if (strstr(error.message, part) == NULL)
+        fail_msg("\"%s\" is not in \"%s\"", part, error.message);
+}
+
+/* Two values for each key, both unlike the default. */
+static const char *const samples[][3] = {
+    {"dockerHost", "unix:///a", "unix:///b"},
+    {"stateDir", "/a", "/b"},
+    {"socket", "/a", "/b"},
+    {"logLevel", "debug", "error"},
+    {"autoCleanup", "false", "true"},
+    {"cleanupBetweenTasks", "false", "true"},
+    {"optimizeNetworking", "false", "true"},
+    {"strictAgentTypes", "true", "false"},
+    {"maxConcurrentCreates", "1", "2"},
+    {"maxTotalContainers", "7", "8"},
+    {"orphanTimeout", "1m", "2m"},
+    {"uidRange", "100000-100009", "200000-200009"},
+    {"networkSubnetPool", "10.1.0.0/16", "10.2.0.0/20"},
+    {"warmupAgentTypes", "[coder]", "[tester, coder]"},
+    {"allowUnsafe", "[no-cleanup]", "[no-cleanup, unconfined, root-user, new-privileges]"},
+    {"poolSize", "3", "4"},
+    {"minPoolSize", "0", "2"},
+    {"maxPoolSize", "5", "6"},
+    {"autoScaling", "false", "true"},
+    {"scaleUpThreshold", "70", "90"},
+    {"scaleDownThreshold", "5", "10"},
+    {"scalingInterval", "5s", "6000"},
+    {"scaleCooldown", "1s", "2s"},
+    {"maxContainerAge", "1m", "2h"},
+    {"containerIdleTimeout", "1m", "2m"},
+    {"healthCheckInterval", "1s", "2s"},
+    {"enableContainerReuse", "false", "true"},
+    {"maxTasksPerContainer", "1", "2"},
+    {"maxQueue", "1", "2"},
+    {"queueTimeoutMs", "1", "2"},
+    {"timeoutMs", "1", "2"},
+    {"killTimeout", "1", "2"},
+    {"resetTimeout", "10", "20"},
+    {"maxOutputBytes", "1k", "2k"},
+    {"dockerImage", "a", "b"},
+    {"user", "1000", "1001:1001"},
+    {"memory", "64m", "1g"},
+    {"cpus", "0.25", "2"},
+    {"pids", "64", "65"},
+    {"oomScoreAdj", "100", "-100"},
+    {"memorySwappiness", "0", "10"},
+    {"networkMode", "none", "internal"},
+    {"readOnlyRootFs", "false", "true"},
+    {"noNewPrivileges", "false", "true"},
+    {"securityOpts", "[apparmor=x]", "[apparmor=y]"},
+    {"environment", "{A: x}", "{A: y}"},
+    {"command", "[a]", "[a, b]"},
+    {"tmpfsLimits", "{/tmp: 1m}", "{/tmp: 2m}"},
+    {"volumeMounts", "[\"/a:/b\"]", "[\"/a:/b:rw\"]"},
+    {"ulimits", "{nofile: 10}", "{nofile: \"10:20\"}"},
+};
+
+static char *value_of(const char *key, const char *sample)
+{
+    char text[256];
+    const struct option *option = option_find(key);
+    snprintf(text, sizeof text, "%s%s: %s\n",
+             strcmp(key, "allowUnsafe") == 0 ? "" : "allowUnsafe: [no-cleanup, new-privileges]\n", key, sample);
+    struct config *config = parse_sound(text);
+    struct buffer out = {0};
+    option_print(option, option->scope == SCOPE_GLOBAL ? (void *)config : (void *)&config->defaults, &out);
+    config_free(config);
+    return buffer_take(&out, NULL);
+}
+
+static void test_two_values_of_each_option_differ(void **state)
+{
+    (void)state;
+    size_t count = sizeof samples / sizeof samples[0];
+    assert_int_equal(count, option_count);
+    for (size_t i = 0; i < count; i++) {
+        assert_non_null(option_find(samples[i][0]));
+        char *first = value_of(samples[i][0], samples[i][1]), *second = value_of(samples[i][0], samples[i][2]);
+        if (strcmp(first, second) == 0)
+            fail_msg("%s: %s and %s both give %s", samples[i][0], samples[i][1], samples[i][2], first);
+        free(first);
+        free(second);
+    }
+}
+
+static void test_errors_name_line_key_value_and_what_is_allowed(void **state)
+{
+    (void)state;
+    refuse("poolSize: 2\nmaxPoolSize: many\n", "test.yaml:2: maxPoolSize: \"many\"");
+    refuse("maxPoolSize: many\n", "allowed: a whole number 1 to 1000");
+    refuse("poolSize: 0\n", "1 to 1000");
+    refuse("timeoutMs: -5\n", "timeoutMs: \"-5\"");
+    refuse("memory: 12parsecs\n", "a size");
+    refuse("memory: 4k\n", "6m to 1024g");
+    refuse("autoScaling: maybe\n", "true or false");
+    refuse("poolSize: [1, 2]\n", "a list is not allowed");
+    refuse("warmupAgentTypes: [Coder]\n", "agent types");
+    refuse("uidRange: 5-4\n", "FIRST-LAST");
+    refuse("networkSubnetPool: 10.0.0.0/30\n", "prefix of 8 to 29");
+    refuse("tmpfsLimits: {tmp: 1m}\n", "absolute paths");
+    refuse("volumeMounts: [\"/a\"]\n", "/host/path:/container/path");
+    refuse("ulimits: {nofiles: 3}\n", "limit names");
+    refuse("stateDir: relative\n", "an absolute path");
+}
+
+static void test_unknown_keys_are_refused_with_the_nearest_one(void **state)
+{
+    (void)state;
+    refuse("\npoolsize: 3\n", "test.yaml:2: poolsize: unknown key; did you mean poolSize?");
+    refuse("quantumEntanglement: 3\n", "unknown key");
+    refuse("agentConfigs:\n  coder:\n    memmory: 3\n",
+           "test.yaml:3: agentConfigs.coder.memmory: unknown key; did you mean memory?");
+    refuse("agentConfigs:\n  coder:\n    stateDir: /x\n", "a key of the top level");
+    refuse("agentConfigs:\n  Coder:\n    memory: 1g\n", "no agent type");
+}
+
+static void test_hostile_texts_are_refused(void **state)
+{
+    (void)state;
+    refuse("poolSize: 1\npoolSize: 2\n", "given twice; the first is on line 1");
+    refuse("a: &x [1]\nb: *x\n", "alias");
+    refuse("a: [[[[[[[[[[1]]]]]]]]]]\n", "nested");
+    refuse("poolSize:\t[\n", "not YAML");
+    refuse("- a\n- b\n", "must be a mapping");
+    refuse("--- {}\n--- {}\n", "second document");
+    char *large = malloc(2 << 20);
+    memset(large, ' ', (2 << 20) - 1);
+    large[(2 << 20) - 1] = '\0';
+    refuse(large, "larger than");
+    free(large);
+}
+
+static void test_json_is_yaml(void **state)
+{
+    (void)state;
+    struct config *config = parse_sound("{\"poolSize\": 3, \"agentConfigs\": {\"coder\": {\"cpus\": 2}}}");
+    assert_int_equal(config->defaults.pool_size, 3);
+    config_free(config);
+}
+
+static void test_what_does_not_fit_together_is_refused(void **state)
+{
+    (void)state;
+    refuse("minPoolSize: 5\nmaxPoolSize: 4\n", "minPoolSize (5) is above maxPoolSize (4)");
+    refuse("poolSize: 9\nmaxPoolSize: 4\n", "poolSize (9)");
+    refuse("scaleUpThreshold: 20\nscaleDownThreshold: 20\n", "scaleDownThreshold");
+    refuse("memory: 64m\ntmpfsLimits: {/tmp: 64m}\n", "exceed the memory limit");
+}
+
+static void test_sizes_not_given_follow_those_given(void **state)
+{
+    (void)state;
+    struct config *config = parse_sound("maxPoolSize: 1\n");
+    assert_int_equal(config->defaults.pool_size, 1);
+    config_free(config);
+    config = parse_sound("minPoolSize: 12\n");
+    assert_int_equal(config->defaults.pool_size, 12);
+    assert_int_equal(config->defaults.max_pool_size, 12);
+    config_free(config);
+    config = parse_sound("poolSize: 20\n");
+    assert_int_equal(config->defaults.max_pool_size, 20);
+    config_free(config);
+}
+
+static void test_what_weakens_isolation_must_be_allowed_by_name(void **state)
+{
+    (void)state;
+    refuse("networkMode: host\n", "put host-network into allowUnsafe");
+    refuse("networkMode: container:x\n", "host-network");
+    refuse("cleanupBetweenTasks: false\n", "no-cleanup");
+    refuse("securityOpts: [seccomp=unconfined]\n", "unconfined");
+    refuse("user: root\n", "root-user");
+    refuse("user: \"0:0\"\n", "root-user");
+    refuse("noNewPrivileges: false\n", "new-privileges");
+    refuse("volumeMounts: [\"/var/run/docker.sock:/x\"]\n", "host-paths");
+    refuse("agentConfigs: {coder: {volumeMounts: [\"/etc:/x\"]}}\n", "coder: /etc");
+    refuse("allowUnsafe: [everything]\n", "not known");
+    config_free(parse_sound("allowUnsafe: [host-network]\nnetworkMode: host\n"));
+}
+
+static void test_profiles(void **state)
+{
+    (void)state;
+    struct error error = ERROR_INIT;
+    struct config *config = parse_sound(
+        "memory: 300m\nenvironment: {TOP: t}\nagentConfigs:\n  coder:\n    cpus: 2\n    environment: {X: y}\n"
+        "  mine:\n    image: other\n");
+    struct profile *coder = config_profile(config, "coder", &error);
+    assert_int_equal(coder->memory_bytes, 512 << 20); /* its own limit, from the seed */
+    assert_int_equal(coder->cpu_milli, 2000);
+    bool mode = false, top = false, own = false;
+    for (char **pair = coder->environment; *pair != NULL; pair++) {
+        mode = mode || strcmp(*pair, "CODER_MODE=true") == 0;
+        top = top || strcmp(*pair, "TOP=t") == 0;
+        own = own || strcmp(*pair, "X=y") == 0;
+    }
+    assert_true(mode && top && own);
+    profile_free(coder);
+    struct profile *mine = config_profile(config, "mine", &error);
+    assert_string_equal(mine->image, "other");
+    assert_int_equal(mine->memory_bytes, 300 << 20);
+    profile_free(mine);
+    struct profile *other = config_profile(config, "never-heard-of", &error);
+    assert_string_equal(other->agent_type, "never-heard-of");
+    profile_free(other);
+    assert_null(config_profile(config, "Not Valid", &error));
+    config_free(config);
+    config = parse_sound("strictAgentTypes: true\n");
+    assert_null(config_profile(config, "never-heard-of", &error));
+    assert_int_equal(error.code, ERROR_NOT_FOUND);
+    config_free(config);
+}
+
+static void test_default_mounts_take_less_than_half_of_the_memory(void **state)
+{
+    (void)state;
+    struct config *config = parse_sound("");
+    for (size_t i = 0; i < config->profile_count; i++) {
+        uint64_t sum = 0;
+        for (size_t j = 0; j < config->profiles[i].tmpfs_count; j++)
+            sum += config->profiles[i].tmpfs[j].size_bytes;
+        assert_int_equal(config->profiles[i].tmpfs_count, 3);
+        assert_true(sum > 0 && sum <= config->profiles[i].memory_bytes / 2);
+    }
+    config_free(config);
+}
+
+static void test_overrides_win_over_environment_over_file(void **state)
+{
+    (void)state;
+    static const char text[] = "poolSize: 3\nmaxQueue: 3\nmaxPoolSize: 30\n";
+    const struct config_override overrides[] = {
+        {"poolSize", "5"}, {"agentConfigs.coder.memory", "1g"}, {"warmupAgentTypes", "a,b"}};
+    struct error error = ERROR_INIT;
+    setenv("WARMPOOL_POOL_SIZE", "4", 1);
+    setenv("WARMPOOL_MAX_QUEUE", "4", 1);
+    struct config *config = config_parse(text, strlen(text), "f", true, overrides, 3, &error);
+    assert_non_null(config);
+    assert_int_equal(config->defaults.pool_size, 5);
+    assert_int_equal(config->defaults.max_queue, 4);
+    assert_int_equal(config->defaults.max_pool_size, 30);
+    assert_string_equal(config->warmup_agent_types[1], "b");
+    struct profile *coder = config_profile(config, "coder", &error);
+    assert_int_equal(coder->memory_bytes, 1 << 30);
+    profile_free(coder);
+    config_free(config);
+    setenv("WARMPOOL_MAX_QUEUE", "none", 1);
+    assert_null(config_parse(text, strlen(text), "f", true, NULL, 0, &error));
+    assert_non_null(strstr(error.message, "WARMPOOL_MAX_QUEUE: \"none\""));
+    unsetenv("WARMPOOL_POOL_SIZE");
+    unsetenv("WARMPOOL_MAX_QUEUE");
+    const struct config_override wrong = {"poolSise", "5"};
+    assert_null(config_parse(text, strlen(text), "f", false, &wrong, 1, &error));
+    assert_non_null(strstr(error.message, "did you mean poolSize"));
+}
+
+static void test_the_printed_configuration_reads_back_the_same(void **state)
+{
+    (void)state;
+    struct config *config = parse_sound("poolSize: 3\nagentConfigs: {coder: {cpus: 1.5, tmpfsLimits: {/tmp: 3m}}}\n");
+    struct buffer first = {0}, second = {0};
+    config_print_effective(config, &first);
+    config_free(config);
+    config = parse_sound(buffer_text(&first));
+    config_print_effective(config, &second);
+    assert_string_equal(buffer_text(&first), buffer_text(&second));
+    buffer_free(&first);
+    buffer_free(&second);
+    config_free(config);
+}
+
+static void test_durations_and_sizes(void **state)
+{
+    (void)state;
+    uint64_t value = 0;
+    assert_int_equal(parse_duration_ms("500ms", &value), 0);
+    assert_int_equal(value, 500);
+    assert_int_equal(parse_duration_ms("2h", &value), 0);
+    assert_int_equal(value, 7200000);
+    assert_int_equal(parse_size_bytes("512MB", &value), 0);
+    assert_int_equal(value, 512 << 20);
+    assert_int_equal(parse_size_bytes("1GiB", &value), 0);
+    assert_int_equal(value, 1 << 30);
+    const char *const wrong[] = {"", "-1", "1y", "s", "1 s", "99999999999999999999", "1.5s"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(parse_duration_ms(wrong[i], &value), -1);
+        assert_int_equal(parse_size_bytes(wrong[i], &value), -1);
+    }
+}
+
+static void test_the_page_documents_every_key(void **state)
+{
+    (void)state;
+    const char *path = getenv("CONFIGURATION_PAGE");
+    FILE *file = fopen(path != NULL ? path : "docs/CONFIGURATION.md", "r");
+    assert_non_null(file);
+    static char page[65536];
+    size_t size = fread(page, 1, sizeof page - 1, file);
+    fclose(file);
+    page[size] = '\0';
+    struct buffer made = {0};
+    config_print_docs(&made);
+    assert_string_equal(page, buffer_text(&made)); /* warmpool config docs > docs/CONFIGURATION.md */
+    buffer_free(&made);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_two_values_of_each_option_differ),
+        cmocka_unit_test(test_errors_name_line_key_value_and_what_is_allowed),
+        cmocka_unit_test(test_unknown_keys_are_refused_with_the_nearest_one),
+        cmocka_unit_test(test_hostile_texts_are_refused),
+        cmocka_unit_test(test_json_is_yaml),
+        cmocka_unit_test(test_what_does_not_fit_together_is_refused),
+        cmocka_unit_test(test_sizes_not_given_follow_those_given),
+        cmocka_unit_test(test_what_weakens_isolation_must_be_allowed_by_name),
+        cmocka_unit_test(test_profiles),
+        cmocka_unit_test(test_default_mounts_take_less_than_half_of_the_memory),
+        cmocka_unit_test(test_overrides_win_over_environment_over_file),
+        cmocka_unit_test(test_the_printed_configuration_reads_back_the_same),
+        cmocka_unit_test(test_durations_and_sizes),
+        cmocka_unit_test(test_the_page_documents_every_key),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

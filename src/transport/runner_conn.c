@@ -296,7 +296,8 @@ void runner_conn_flush(struct runner_conn *conn)
     while (buffer_length(&conn->out) > 0) {
         ssize_t written = conn->ops->write(conn->carrier, buffer_data(&conn->out), buffer_length(&conn->out));
         if (written <= 0) {
-            /* Only small frames (signals) can pile up without a limit of their own: a runner that reads none of them is lost. */
+            /* Only small frames (signals) can pile up without a limit of their own: a runner that reads none of them is
+             * lost. */
             if (buffer_length(&conn->out) > OUTPUT_MAX)
                 conn->ops->abort(conn->carrier);
             conn->ops->want_write(conn->carrier);

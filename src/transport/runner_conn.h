@@ -19,7 +19,8 @@
 struct runner_conn;
 
 struct carrier_ops {
-    /* Writes what it can at once; returns the count, 0 when it would block or is broken (which the reading side then tells). */
+    /* Writes what it can at once; returns the count, 0 when it would block or is broken (which the reading side then
+     * tells). */
     ssize_t (*write)(void *carrier, const void *data, size_t size);
     /* Asks to be told, by runner_conn_flush(), when writing is possible again. */
     void (*want_write)(void *carrier);
@@ -63,7 +64,8 @@ void runner_conn_broken(struct runner_conn *conn, const struct error *error);
 /* False after HELLO has not come yet, or the conversation was lost. */
 bool runner_conn_ready(const struct runner_conn *conn);
 
-/* Each appends one frame; nothing is written before runner_conn_flush(). Silently nothing after `lost`. `lost` is never called from inside these. */
+/* Each appends one frame; nothing is written before runner_conn_flush(). Silently nothing after `lost`. `lost` is never
+ * called from inside these. */
 void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
                      const char *const env[]);
 void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof);

@@ -1,0 +1,72 @@
+#!/bin/bash
+# `make bench`: one run, one machine, all ways beside each other. Everything that is printed was measured here; nothing is left behind.
+#
+#     bench/run.sh [BUILD]
+set -eu
+cd "$(dirname "$0")/.."
+build=$(realpath "${1:-build}")
+place=$(mktemp -d "${TMPDIR:-/tmp}/warmpool-bench-XXXXXX")
+label=io.warmpool.bench=$(basename "$place")
+image=warmpool-agent:latest
+wp() { "$build/warmpool" --socket "$place/api.sock" "$@"; }
+
+cleanup() {
+    wp down --force >/dev/null 2>&1 || true
+    docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null 2>&1 || true
+    rm -rf "$place"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, Linux $(uname -r)," \
+    "Docker $(docker version --format '{{.Server.Version}}'), $(date -u +%F)"
+echo "the agent type of the benchmark has cpus: 2, so that the CPU quota does not slow a loop of tasks down"
+
+mkdir -p "$place/bin" "$place/state"
+cp "$build/bench/tiny" "$place/bin/tiny"
+cp /bin/busybox "$place/bin/busybox"
+wp up --set stateDir="$place/daemon" --set warmupAgentTypes=bench --set agentConfigs.bench.cpus=2 \
+    --set "volumeMounts=$place/bin:/bench" --set autoScaling=false 2>/dev/null
+docker run -d --rm --label "$label" --network none -v "$place/bin:/bench:ro" "$image" sleep 3600 >"$place/container"
+
+BENCH_DIR=$place/bin BENCH_STATE=$place/state BENCH_SOCKET=$place/api.sock BENCH_CLI=$build/warmpool \
+    BENCH_CONTAINER=$(cat "$place/container") BENCH_IMAGE=$image "$build/bench/bench" "$build/bench.json"
+
+echo
+echo "100 MB of output, every line different, through warmpool run"
+daemon=$(wp status --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
+private() { awk '/^Private_Dirty/ { sum += $2 } END { print sum }' "/proc/$daemon/smaps_rollup" 2>/dev/null; }
+(
+    peak=0
+    while sleep 0.02; do
+        now=$(private) || break
+        [ "${now:-0}" -le "$peak" ] || { peak=$now && echo "$peak" >"$place/peak"; }
+    done
+) &
+sampler=$!
+begun=$(date +%s%N)
+there=$(wp run bench -- sh -c 'seq 1 12500000 | head -c 100000000' | sha256sum)
+took=$((($(date +%s%N) - begun) / 1000000))
+kill $sampler 2>/dev/null || true
+wait $sampler 2>/dev/null || true
+here=$(seq 1 12500000 | head -c 100000000 | sha256sum)
+echo "  sha256 $([ "$there" = "$here" ] && echo "is right" || echo "IS WRONG"), $took ms, the daemon's private memory at most $(cat "$place/peak") KiB"
+wp down
+
+echo
+echo "memory by pool size (five agent types), and what waiting costs"
+printf '%-26s %14s %14s %14s %12s\n' "" "containers" "daemon KiB" "runner KiB" "idle CPU"
+for size in 1 2; do
+    wp up --set stateDir="$place/daemon" --set poolSize=$size --set autoScaling=false 2>/dev/null
+    daemon=$(wp status --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
+    runner=$(wp ps --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
+    wp run coder -- true
+    before=$(awk '{ print $14 + $15 }' "/proc/$daemon/stat")
+    sleep 10
+    ticks=$(($(awk '{ print $14 + $15 }' "/proc/$daemon/stat") - before))
+    printf '%-26s %14s %14s %14s %11s%%\n' "5 types x $size" $((5 * size)) "$(private)" \
+        "$(awk '/^VmRSS/ { print $2 }' "/proc/$runner/status")" "$(awk -v t=$ticks -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.2f", 100 * t / hz / 10 }')"
+    wp down
+done
+echo
+echo "the same figures: $build/bench.json"

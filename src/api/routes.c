@@ -198,7 +198,10 @@ static enum MHD_Result get_ready(const struct call *call)
     executor_status(exchange->server->executor, &status);
     if (!status.ready)
         return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "not_ready",
-                              status.engine_up ? "the pools are not warm yet" : status.engine_error, "");
+                              status.closing     ? "warmpool is stopping"
+                              : status.engine_up ? "the pools are not warm yet"
+                                                 : status.engine_error,
+                              "");
     buffer_append_string(&exchange->answer, "{\"ready\":true}");
     return exchange_answer(exchange, MHD_HTTP_OK);
 }

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -27,7 +29,7 @@ struct doctor {
     struct config *config;
     struct buffer json_text;
     struct json_writer json;
-    bool as_json;
+    bool as_json, running;
     unsigned counts[3];
     char instance[64];
 };
@@ -133,6 +135,21 @@ static void check_limits(struct doctor *doctor)
     say(doctor, VERDICT_OK, "cgroups", "", "version %d", two ? 2 : 1);
 }
 
+static void check_daemon(struct doctor *doctor)
+{
+    const char *path = doctor->config->socket;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    doctor->running = fd >= 0 && strlen(path) < sizeof address.sun_path &&
+                      connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+    if (strlen(path) >= sizeof address.sun_path)
+        say(doctor, VERDICT_FAIL, "daemon", "choose a shorter path with --socket",
+            "the socket's path is longer than %zu bytes", sizeof address.sun_path - 1);
+    else
+        say(doctor, VERDICT_OK, "daemon", "", "%s on %s", doctor->running ? "runs" : "does not run", path);
+}
+
 static void read_instance(struct doctor *doctor)
 {
     char path[600];
@@ -153,6 +170,9 @@ static void on_list(void *user, const struct engine_object *objects, size_t coun
     (void)objects;
     if (error != NULL)
         say(doctor, VERDICT_FAIL, "containers", "", "%s", error->message);
+    else if (count > 0 && !doctor->running)
+        say(doctor, VERDICT_WARN, "containers", "`warmpool up` with this stateDir removes them (autoCleanup)",
+            "%zu were left by a former run of this instance (%s)", count, doctor->instance);
     else
         say(doctor, VERDICT_OK, "containers", "", "%zu carry this instance's label (%s)", count, doctor->instance);
     finish(doctor);
@@ -202,6 +222,7 @@ static int examine(struct doctor *doctor)
     read_instance(doctor);
     check_directory(doctor, "stateDir", doctor->config->state_dir);
     check_directory(doctor, "socket", doctor->config->socket);
+    check_daemon(doctor);
     check_limits(doctor);
     uv_loop_init(&doctor->loop);
     struct engine_options options = {.loop = &doctor->loop, .host = doctor->config->docker_host, .timeout_ms = 10000};

@@ -223,7 +223,11 @@ private_kib() {
 @test "doctor finds nothing wrong here, and an engine that is not there" {
     run "$BUILD/warmpoold" doctor --json --set stateDir="$STATE" --socket "$SOCKET"
     [ "$status" = 0 ]
-    jq -e 'all(.[]; .verdict != "fail") and any(.[]; .check == "engine" and (.text | test("docker")))' <<<"$output"
+    jq -e 'all(.[]; .verdict != "fail") and any(.[]; .check == "engine" and (.text | test("docker"))) and
+        any(.[]; .check == "daemon" and (.text | test("^runs"))) and any(.[]; .check == "containers" and .verdict == "ok")' <<<"$output"
+    run "$BUILD/warmpoold" doctor --set stateDir="$STATE" --socket "$BATS_TEST_TMPDIR/nobody"
+    [ "$status" = 0 ]
+    [[ "$output" == *warn*containers*"left by a former run"* ]]
     run "$BUILD/warmpoold" doctor --set dockerHost=unix:///nowhere/docker.sock
     [ "$status" = 1 ]
     [[ "$output" == *fail*engine* ]]

@@ -210,9 +210,11 @@ static void measure(struct bench *bench, struct variant *variants)
                 }
             }
         }
-        fprintf(stderr, "\r%s: round %d of %d ", bench->inside, round + 1, ROUNDS);
+        if (isatty(2))
+            fprintf(stderr, "\r%s: round %d of %d ", bench->inside, round + 1, ROUNDS);
     }
-    fprintf(stderr, "\r\033[K");
+    if (isatty(2))
+        fprintf(stderr, "\r\033[K");
 }
 
 static void print_table(const char *title, struct variant *variants, FILE *json)

@@ -51,7 +51,7 @@ kill $sampler 2>/dev/null || true
 wait $sampler 2>/dev/null || true
 here=$(seq 1 12500000 | head -c 100000000 | sha256sum)
 echo "  sha256 $([ "$there" = "$here" ] && echo "is right" || echo "IS WRONG"), $took ms, the daemon's private memory at most $(cat "$place/peak") KiB"
-wp down
+wp down 2>/dev/null
 
 echo
 echo "memory by pool size (five agent types), and what waiting costs"
@@ -66,7 +66,7 @@ for size in 1 2; do
     ticks=$(($(awk '{ print $14 + $15 }' "/proc/$daemon/stat") - before))
     printf '%-26s %14s %14s %14s %11s%%\n' "5 types x $size" $((5 * size)) "$(private)" \
         "$(awk '/^VmRSS/ { print $2 }' "/proc/$runner/status")" "$(awk -v t=$ticks -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.2f", 100 * t / hz / 10 }')"
-    wp down
+    wp down 2>/dev/null
 done
 echo
 echo "the same figures: $build/bench.json"

@@ -100,7 +100,8 @@ static int handle_frame(struct run *run, const struct frame *frame)
         int stream = frame->type == FRAME_STDOUT ? 1 : 2;
         if (write_all(stream, frame->payload, frame->length) < 0)
             return errno == EPIPE ? 1 : -1;
-        return give_credit(run, stream, frame->length);
+        give_credit(run, stream, frame->length); /* fails after the daemon's last word, which is still to be read */
+        return 0;
     }
     case FRAME_CREDIT:
         return handle_credit(run, frame);

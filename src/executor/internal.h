@@ -170,7 +170,7 @@ struct job {
     enum task_outcome outcome; /* for the soon list */
     char message[ERROR_MESSAGE_MAX];
     char id[72];
-    char strings[]; /* arrays and texts of the request */
+    _Alignas(char *) char strings[]; /* arrays and texts of the request */
 };
 
 /* Its container is BUSY with it: sends RUN. */

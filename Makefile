@@ -25,7 +25,7 @@ check: deps-test ## layout, import directions, scripts
 bench: deps-bench build ## measures this machine
 	@bench/run.sh $(BUILD)
 
-soak: deps-test build ## the long forms of the tests (an hour)
+soak: deps-test build ## the integration tests twenty times over (about an hour)
 	@SOAK=1 scripts/test.sh $(BUILD)
 
 install: build ## make install PREFIX=/usr/local

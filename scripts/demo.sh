@@ -20,7 +20,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-now_us() { echo $(($(date +%s%N) / 1000)); }
+# Bash's own clock, read without starting a process: microseconds in $now.
+tick() { now=${EPOCHREALTIME/[.,]/}; }
 title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 ms() { awk -v us="$1" 'BEGIN { printf "%.1f", us / 1000 }'; }
 
@@ -30,8 +31,20 @@ instance=$(wp status --json | sed 's/.*"instance":"\([0-9a-f]*\)".*/\1/')
 wp status
 
 tar c src include scripts >"$place/tree.tar"
-docker run -d --rm --label "$label" --network none -w /workspace --tmpfs /workspace:exec,mode=1777 "$image" sleep 600 >"$place/container"
-container=$(cat "$place/container")
+# For docker exec: a container a type, with the limits that the profile has.
+plain=(--label "$label" --network none -w /workspace --tmpfs /workspace:exec,mode=1777)
+limits_of() {
+    case $1 in
+    coder) echo --cpus 1.0 --memory 512m ;;
+    tester) echo --cpus 0.5 --memory 256m ;;
+    reviewer) echo --cpus 0.25 --memory 128m ;;
+    esac
+}
+declare -A containers
+for type in coder tester reviewer; do
+    # shellcheck disable=SC2046
+    containers[$type]=$(docker run -d --rm "${plain[@]}" $(limits_of $type) "$image" sleep 600)
+done
 
 coder='set -e
 rm -rf tree && mkdir tree && cd tree && tar x
@@ -59,23 +72,22 @@ echo "  unfinished words: $(grep -rnwE "TODO|FIXME|XXX" src | wc -l)"
 echo "  most included: $(cat $(find src -name "*.[ch]") | sed -n "s/^#include [<\"]\(.*\)[>\"]/\1/p" | sort | uniq -c | sort -n -r | head -1 | awk "{ print \$2, \"(\" \$1 \" times)\" }")"'
 
 rows=$place/rows
-one() { # TYPE CPUS SCRIPT: docker gets the limit that the profile has
-    local type=$1 cpus=$2 script=$3 begun code=0 exec_us run_us wp_us result hit
+one() { # TYPE SCRIPT
+    local type=$1 script=$2 begun code=0 exec_us run_us wp_us result hit limits
+    read -ra limits <<<"$(limits_of "$type")"
     title "$type: $type's work on src/, sent in as a tar on stdin"
-    begun=$(now_us)
+    tick && begun=$now
     wp run "$type" -i -- sh -c "$script" <"$place/tree.tar" || code=$?
-    wp_us=$(($(now_us) - begun))
+    tick && wp_us=$((now - begun))
     echo "  exit code $code"
     result=$(wp run "$type" -i --json -- sh -c "$script" <"$place/tree.tar") || true
     hit=$(echo "$result" | sed 's/.*"hit":\([a-z]*\).*/\1/')
-    docker update --cpus "$cpus" "$container" >/dev/null
-    begun=$(now_us)
-    docker exec -i "$container" sh -c "$script" <"$place/tree.tar" >/dev/null 2>&1 || true
-    exec_us=$(($(now_us) - begun))
-    begun=$(now_us)
-    docker run --rm -i --label "$label" --cpus "$cpus" --network none -w /workspace --tmpfs /workspace:exec,mode=1777 "$image" sh -c "$script" \
-        <"$place/tree.tar" >/dev/null 2>&1 || true
-    run_us=$(($(now_us) - begun))
+    tick && begun=$now
+    docker exec -i "${containers[$type]}" sh -c "$script" <"$place/tree.tar" >/dev/null 2>&1 || true
+    tick && exec_us=$((now - begun))
+    tick && begun=$now
+    docker run --rm -i "${plain[@]}" "${limits[@]}" "$image" sh -c "$script" <"$place/tree.tar" >/dev/null 2>&1 || true
+    tick && run_us=$((now - begun))
     echo "$type $code $([ "$hit" = true ] && echo hit || echo miss) $(ms $wp_us) $(ms $exec_us) $(ms $run_us)" >>"$rows"
 }
 one coder 1.0 "$coder"
@@ -87,13 +99,13 @@ median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 times() { # COMMAND...: microseconds, a line a run
     local begun
     for _ in 1 2 3 4 5 6 7 8 9; do
-        begun=$(now_us)
+        tick && begun=$now
         "$@" >/dev/null 2>&1 || true
-        echo $(($(now_us) - begun))
+        tick && echo $((now - begun))
     done
 }
 wp_us=$(times wp run coder -- true | median)
-exec_us=$(times docker exec "$container" true | median)
+exec_us=$(times docker exec "${containers[coder]}" true | median)
 run_us=$(times docker run --rm --label "$label" --network none "$image" true | median)
 echo "true - hit $(ms "$wp_us") $(ms "$exec_us") $(ms "$run_us")" >>"$rows"
 
@@ -104,7 +116,7 @@ echo "(the first three rows are mostly the work itself; \"true\" is the overhead
 
 title "warmpool metrics, then down"
 wp metrics
-docker rm -f "$container" >/dev/null 2>&1 || true
+docker rm -f "${containers[@]}" >/dev/null 2>&1 || true
 wp down
 echo "left of instance $instance: $(docker ps -aq --filter "label=io.warmpool.instance=$instance" | wc -l) containers," \
     "$(docker network ls -q --filter "label=io.warmpool.instance=$instance" | wc -l) networks," \

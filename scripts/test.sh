@@ -54,8 +54,12 @@ done
 for script in tests/runner/run.sh; do
     [ -x "$script" ] && suite runner "$script"
 done
-for file in tests/integration/*.bats tests/security/*.bats; do
-    [ -e "$file" ] && suite "${file#tests/}" bats --tap "$file"
+rounds=1
+[ -z "${SOAK:-}" ] || rounds=20 # what goes wrong once in a while has its chance
+for ((round = 1; round <= rounds; round++)); do
+    for file in tests/integration/*.bats tests/security/*.bats; do
+        [ -e "$file" ] && suite "${file#tests/}" bats --tap "$file"
+    done
 done
 
 [ ${#summary[@]} = 0 ] || echo "failed: ${summary[*]}"

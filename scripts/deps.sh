@@ -76,6 +76,10 @@ start_engine() {
     if [ -d /run/systemd/system ] && as_root systemctl start docker >/dev/null 2>&1; then
         :
     else
+        # The pid file of an engine that was killed hinders the next one as soon as its number is somebody else's.
+        # shellcheck disable=SC2016
+        as_root sh -c 'pid=$(cat /var/run/docker.pid 2>/dev/null) || exit 0
+            [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || rm -f /var/run/docker.pid'
         as_root sh -c 'setsid nohup dockerd >>/var/log/dockerd.log 2>&1 </dev/null &'
     fi
     for _ in $(seq 1 60); do

@@ -10,6 +10,13 @@ label=io.warmpool.bench=$(basename "$place")
 image=warmpool-agent:latest
 wp() { "$build/warmpool" --socket "$place/api.sock" "$@"; }
 
+# record FILTER A B ...: adds an object to the figures.
+record() {
+    local filter=$1 a=$2 b=$3 c=$4 d=$5
+    jq --arg a "$a" --arg b "$b" --arg c "$c" --arg d "$d" ". + [$filter]" "$build/bench.json" >"$place/figures" &&
+        cp "$place/figures" "$build/bench.json"
+}
+
 cleanup() {
     wp down --force >/dev/null 2>&1 || true
     docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null 2>&1 || true
@@ -33,24 +40,39 @@ BENCH_DIR=$place/bin BENCH_STATE=$place/state BENCH_SOCKET=$place/api.sock BENCH
     BENCH_CONTAINER=$(cat "$place/container") BENCH_IMAGE=$image "$build/bench/bench" "$build/bench.json"
 
 echo
-echo "100 MB of output, every line different, through warmpool run"
+echo "100 MB of output, every line different"
 daemon=$(wp status --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
 private() { awk '/^Private_Dirty/ { sum += $2 } END { print sum }' "/proc/$daemon/smaps_rollup" 2>/dev/null; }
-(
-    peak=0
+sample() { # the daemon's greatest private memory, KiB, into the file peak
+    local peak=0 now
     while sleep 0.02; do
         now=$(private) || break
         [ "${now:-0}" -le "$peak" ] || { peak=$now && echo "$peak" >"$place/peak"; }
     done
-) &
-sampler=$!
-begun=$(date +%s%N)
-there=$(wp run bench -- sh -c 'seq 1 12500000 | head -c 100000000' | sha256sum)
-took=$((($(date +%s%N) - begun) / 1000000))
-kill $sampler 2>/dev/null || true
-wait $sampler 2>/dev/null || true
-here=$(seq 1 12500000 | head -c 100000000 | sha256sum)
-echo "  sha256 $([ "$there" = "$here" ] && echo "is right" || echo "IS WRONG"), $took ms, the daemon's private memory at most $(cat "$place/peak") KiB"
+}
+script='seq 1 12500000 | head -c 100000000'
+through_cli() { wp run bench -- sh -c "$script"; }
+through_api() {
+    jq -cn --arg script "$script" '{agentType: "bench", command: ["sh", "-c", $script]}' |
+        curl -s -N --unix-socket "$place/api.sock" -H 'Accept: application/x-ndjson' --data-binary @- http://bench/v1/tasks |
+        jq -j 'select(.type == "stdout") | .data'
+}
+here=$(sh -c "$script" | sha256sum)
+for way in cli api; do
+    sample &
+    sampler=$!
+    begun=$(date +%s%N)
+    there=$(through_$way | sha256sum)
+    took=$((($(date +%s%N) - begun) / 1000000))
+    kill $sampler 2>/dev/null || true
+    wait $sampler 2>/dev/null || true
+    [ "$there" = "$here" ] && right=true || right=false
+    case $way in cli) name="warmpool run" ;; api) name="API, events" ;; esac
+    printf '  %-14s sha256 %s, %d ms, the daemon'"'"'s private memory at most %d KiB\n' "$name" \
+        "$([ $right = true ] && echo "is right" || echo "IS WRONG")" $took "$(cat "$place/peak")"
+    record '{variant: "100 MB", way: $a, sha256_right: ($b == "true"), ms: ($c | tonumber), daemon_peak_kib: ($d | tonumber)}' \
+        "$name" $right $took "$(cat "$place/peak")"
+done
 wp down 2>/dev/null
 
 echo
@@ -64,8 +86,11 @@ for size in 1 2; do
     before=$(awk '{ print $14 + $15 }' "/proc/$daemon/stat")
     sleep 10
     ticks=$(($(awk '{ print $14 + $15 }' "/proc/$daemon/stat") - before))
-    printf '%-26s %14s %14s %14s %11s%%\n' "5 types x $size" $((5 * size)) "$(private)" \
-        "$(awk '/^VmRSS/ { print $2 }' "/proc/$runner/status")" "$(awk -v t=$ticks -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.2f", 100 * t / hz / 10 }')"
+    idle=$(awk -v t=$ticks -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.2f", 100 * t / hz / 10 }')
+    memory=$(private) resident=$(awk '/^VmRSS/ { print $2 }' "/proc/$runner/status")
+    printf '%-26s %14s %14s %14s %11s%%\n' "5 types x $size" $((5 * size)) "$memory" "$resident" "$idle"
+    record '{variant: "memory", containers: ($a | tonumber), daemon_kib: ($b | tonumber), runner_kib: ($c | tonumber),
+        idle_cpu_percent: ($d | tonumber)}' $((5 * size)) "$memory" "$resident" "$idle"
     wp down 2>/dev/null
 done
 echo

@@ -90,9 +90,9 @@ one() { # TYPE SCRIPT
     tick && run_us=$((now - begun))
     echo "$type $code $([ "$hit" = true ] && echo hit || echo miss) $(ms $wp_us) $(ms $exec_us) $(ms $run_us)" >>"$rows"
 }
-one coder 1.0 "$coder"
-one tester 0.5 "$tester"
-one reviewer 0.25 "$reviewer"
+one coder "$coder"
+one tester "$tester"
+one reviewer "$reviewer"
 
 # What is left of the time when the work itself is next to nothing: `true`, nine times each, medians.
 median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }

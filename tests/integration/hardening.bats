@@ -126,7 +126,7 @@ inside_of() { wp_run "$1" -- sh -c "$2"; }
     socat "TCP-LISTEN:$port,fork,reuseaddr" SYSTEM:'echo answered' 3>&- &
     listener=$!
     sleep 0.2
-    bridge=$(ip -4 -o addr show dev docker0 | sed -n 's/.* inet \([0-9.]*\)\/.*/\1/p')
+    bridge=$(docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}')
     # The positive control: the listener can be reached at that address.
     control=$(timeout 2 socat -u "TCP:$bridge:$port" - || true)
     heard=

@@ -82,11 +82,12 @@ start_engine() {
             [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || rm -f /var/run/docker.pid'
         as_root sh -c 'setsid nohup dockerd >>/var/log/dockerd.log 2>&1 </dev/null &'
     fi
-    for _ in $(seq 1 60); do
+    # An engine that was killed first clears away what it had: that can take half a minute and more.
+    for _ in $(seq 1 240); do
         engine_answers && return 0
         sleep 0.5
     done
-    echo "deps: the Docker Engine does not answer after 30 s; look at /var/log/dockerd.log or journalctl -u docker" >&2
+    echo "deps: the Docker Engine does not answer after two minutes; look at /var/log/dockerd.log or journalctl -u docker" >&2
     exit 1
 }
 

@@ -47,7 +47,8 @@ typedef enum wp_error_code {
     WP_ERROR_CANCELLED,   /* cancelled first */
     WP_ERROR_PROTOCOL,    /* a runner or the engine broke its protocol */
     WP_ERROR_SYSTEM,      /* a system call failed */
-    WP_ERROR_NOMEM
+    WP_ERROR_NOMEM,
+    WP_ERROR_DENIED /* a registry or the engine does not know who asks, or does not allow it */
 } wp_error_code;
 
 typedef struct wp_error {

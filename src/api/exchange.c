@@ -179,6 +179,7 @@ unsigned status_of_error(enum error_code code)
     case ERROR_PROTOCOL:
     case ERROR_SYSTEM:
     case ERROR_NOMEM:
+    case ERROR_DENIED:
         break;
     }
     return MHD_HTTP_SERVICE_UNAVAILABLE;

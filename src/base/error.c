@@ -76,6 +76,8 @@ const char *error_code_name(enum error_code code)
         return "system";
     case ERROR_NOMEM:
         return "out_of_memory";
+    case ERROR_DENIED:
+        return "denied";
     }
     return "unknown";
 }

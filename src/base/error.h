@@ -19,6 +19,7 @@ enum error_code {
     ERROR_PROTOCOL,    /* the peer sent what the protocol does not allow */
     ERROR_SYSTEM,      /* a system call failed; the message ends in strerror() */
     ERROR_NOMEM,
+    ERROR_DENIED, /* a registry or the engine does not know who asks, or does not allow it */
 };
 
 #define ERROR_MESSAGE_MAX 512

@@ -70,6 +70,29 @@ void engine_container_list(struct engine *engine, const char *key, const char *v
     engine->ops->container_list(engine, key, value, done, user);
 }
 
+struct engine_stream *engine_container_attach(struct engine *engine, const char *id,
+                                              const struct engine_stream_handler *handler, void *user)
+{
+    return engine->ops->container_attach(engine, id, handler, user);
+}
+
+size_t engine_stream_write(struct engine_stream *stream, const void *data, size_t size)
+{
+    return stream->engine->ops->stream_write(stream, data, size);
+}
+
+void engine_stream_close(struct engine_stream *stream)
+{
+    if (stream != NULL)
+        stream->engine->ops->stream_close(stream);
+}
+
+void engine_container_put(struct engine *engine, const char *id, const char *path, const void *tar, size_t size,
+                          engine_done_fn *done, void *user)
+{
+    engine->ops->container_put(engine, id, path, tar, size, done, user);
+}
+
 void engine_events(struct engine *engine, const char *key, const char *value, engine_event_fn *event, void *user)
 {
     engine->ops->events(engine, key, value, event, user);
@@ -78,6 +101,12 @@ void engine_events(struct engine *engine, const char *key, const char *value, en
 void engine_image_inspect(struct engine *engine, const char *reference, engine_image_fn *done, void *user)
 {
     engine->ops->image_inspect(engine, reference, done, user);
+}
+
+void engine_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
+                       engine_pull_fn *progress, engine_done_fn *done, void *user)
+{
+    engine->ops->image_pull(engine, reference, auth, progress, done, user);
 }
 
 void engine_image_import(struct engine *engine, const void *tar, size_t size, const char *reference,

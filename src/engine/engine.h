@@ -20,7 +20,11 @@ struct engine;
 struct engine_options {
     uv_loop_t *loop;
     const struct log *log;
-    const char *host;    /* unix:///path; NULL: $DOCKER_HOST, else unix:///var/run/docker.sock */
+    const char *host;    /* unix:///path or tcp://name:port; NULL: $DOCKER_HOST, else unix:///var/run/docker.sock */
+    /* Directory with ca.pem, cert.pem and key.pem: tcp:// then speaks TLS and checks the engine's certificate. NULL:
+     * $DOCKER_CERT_PATH, else ~/.docker when $DOCKER_TLS_VERIFY is set and not empty; else plain TCP, which is warned of.
+     */
+    const char *cert_path;
     uint32_t timeout_ms; /* deadline of one request; 0: 60 s. Pulls, imports and the event stream have none of this. */
     unsigned max_parallel; /* requests in flight at once; 0: 16. More wait in order. */
 };
@@ -43,6 +47,8 @@ struct engine_info {
     const char *version;     /* "20.10.24" */
     const char *api_version; /* agreed on, "1.41" */
     bool local;              /* reached by unix socket */
+    bool cgroup_v1;
+    const char *architecture; /* of the engine's host, as images name it: "amd64", "arm64" */
     const char *host;        /* as connected, "unix:///var/run/docker.sock" */
 };
 /* Valid until the next call; fields are "" before `opened`. */
@@ -74,6 +80,11 @@ struct engine_ulimit {
     int64_t soft, hard;
 };
 
+struct engine_volume { /* a named volume of the engine's, read-only unless `writable`; nothing is copied into it */
+    const char *name, *target;
+    bool writable;
+};
+
 struct container_spec {
     const char *name;
     const char *image;
@@ -96,13 +107,16 @@ struct container_spec {
     size_t tmpfs_count;
     const struct engine_bind *binds;
     size_t bind_count;
+    const struct engine_volume *volumes;
+    size_t volume_count;
     const char *const *security_opt; /* beyond no-new-privileges, NULL-terminated; NULL: none */
     bool read_only_root;
     bool no_new_privileges;
     const char *network; /* network id or name, "none", "host", "bridge" */
     const char *runtime; /* NULL: the engine's default */
+    bool open_stdin;     /* stdin stays open for engine_container_attach(), also after it was detached */
 };
-/* Always: CapDrop ALL, log driver none, no restart policy, private ipc, no init, OpenStdin off, Tty off. */
+/* Always: CapDrop ALL, log driver none, no restart policy, private ipc, no init, Tty off. */
 
 void engine_container_create(struct engine *engine, const struct container_spec *spec, engine_id_fn *done, void *user);
 void engine_container_start(struct engine *engine, const char *id, engine_done_fn *done, void *user);
@@ -130,6 +144,34 @@ typedef void engine_list_fn(void *user, const struct engine_object *objects, siz
 /* Those with label `key` (=`value` unless NULL), stopped ones included. */
 void engine_container_list(struct engine *engine, const char *key, const char *value, engine_list_fn *done, void *user);
 
+/* --- streams and files of a container --------------------------------------------------------------- */
+
+/* The engine's attach stream: bytes to the stdin of a container's init process and from its stdout. It may be opened
+ * before the container is started, and so misses nothing. What the process writes while no stream is open is lost, what
+ * was written to it is not. Close it before the container is removed: a stream that nobody reads freezes the removal. */
+struct engine_stream;
+struct engine_stream_handler {
+    void (*opened)(void *user);
+    /* From stdout; the multiplexing is undone. Bytes of stderr are logged at debug level, a line at a time, bounded. */
+    void (*data)(void *user, const uint8_t *data, size_t size);
+    void (*writable)(void *user); /* after a short write */
+    /* Once, and nothing follows; the stream is gone. It never comes after engine_stream_close(). ERROR_NOT_FOUND: no such
+     * container; ERROR_CONFLICT: it does not run any more; ERROR_UNAVAILABLE: the engine ended the stream, or went away. */
+    void (*closed)(void *user, const struct error *error);
+};
+/* `handler` must outlive the stream. The container must have been created with `open_stdin`. NULL when memory runs out:
+ * then `closed` does not come. */
+struct engine_stream *engine_container_attach(struct engine *engine, const char *id,
+                                              const struct engine_stream_handler *handler, void *user);
+/* How many bytes were taken; 0: none now (before `opened`, or the engine does not read), `writable` follows. */
+size_t engine_stream_write(struct engine_stream *stream, const void *data, size_t size);
+/* No callback follows. NULL is allowed. */
+void engine_stream_close(struct engine_stream *stream);
+
+/* Unpacks a tar below `path` in a container, which need not have been started. `tar` must stay valid until `done`. */
+void engine_container_put(struct engine *engine, const char *id, const char *path, const void *tar, size_t size,
+                          engine_done_fn *done, void *user);
+
 /* --- events --------------------------------------------------------------------------------------- */
 
 struct engine_event {
@@ -152,9 +194,30 @@ struct image_status {
     uint64_t size_bytes;
     const char *const *env; /* NULL-terminated */
     size_t volume_count;    /* VOLUME declarations */
+    const char *architecture, *os;
+    const char *user; /* USER; "" when none */
+    const char *digest; /* "sha256:..." of the manifest it was pulled by (of RepoDigests, the one of the reference's
+                           repository); "" for an image that no registry knows */
 };
 typedef void engine_image_fn(void *user, const struct image_status *status, const struct error *error);
 void engine_image_inspect(struct engine *engine, const char *reference, engine_image_fn *done, void *user);
+/* Pulls from a registry. `progress` (NULL allowed) comes while it goes on, at most ten times a second: bytes of all layers
+ * so far and as far as known (0: not yet), and the layers. ERROR_NOT_FOUND: the registry has no such image (or does not
+ * show it without a login); ERROR_DENIED: it refuses the login, or wants one; ERROR_UNAVAILABLE: it cannot be reached.
+ * Each carries the engine's own words. A pull that brings nothing for two minutes fails with ERROR_TIMEOUT. */
+struct pull_progress {
+    uint64_t bytes, total_bytes;
+    unsigned layers, layers_done;
+    const char *words; /* the engine's status of what moved last: "Downloading", "Extracting", ... */
+};
+struct registry_auth {            /* NULL members: not given */
+    const char *username, *password; /* or, instead of both: */
+    const char *identity_token;
+    const char *server; /* "registry.example:5000" */
+};
+typedef void engine_pull_fn(void *user, const struct pull_progress *progress);
+void engine_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
+                       engine_pull_fn *progress, engine_done_fn *done, void *user);
 /* Makes an image of a root file system. `tar` must stay valid until `done`. `changes` are Dockerfile instructions. */
 void engine_image_import(struct engine *engine, const void *tar, size_t size, const char *reference,
                          const char *const *changes, engine_id_fn *done, void *user);

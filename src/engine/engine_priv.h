@@ -15,9 +15,18 @@ struct engine_ops {
     void (*container_inspect)(struct engine *engine, const char *id, engine_inspect_fn *done, void *user);
     void (*container_list)(struct engine *engine, const char *key, const char *value, engine_list_fn *done, void *user);
 
+    struct engine_stream *(*container_attach)(struct engine *engine, const char *id,
+                                              const struct engine_stream_handler *handler, void *user);
+    size_t (*stream_write)(struct engine_stream *stream, const void *data, size_t size);
+    void (*stream_close)(struct engine_stream *stream);
+    void (*container_put)(struct engine *engine, const char *id, const char *path, const void *tar, size_t size,
+                          engine_done_fn *done, void *user);
+
     void (*events)(struct engine *engine, const char *key, const char *value, engine_event_fn *event, void *user);
 
     void (*image_inspect)(struct engine *engine, const char *reference, engine_image_fn *done, void *user);
+    void (*image_pull)(struct engine *engine, const char *reference, const struct registry_auth *auth,
+                       engine_pull_fn *progress, engine_done_fn *done, void *user);
     void (*image_import)(struct engine *engine, const void *tar, size_t size, const char *reference,
                          const char *const *changes, engine_id_fn *done, void *user);
 
@@ -33,6 +42,11 @@ struct engine_ops {
 
 struct engine {
     const struct engine_ops *ops;
+};
+
+/* An implementation's stream begins with this. */
+struct engine_stream {
+    struct engine *engine;
 };
 
 /* `options->host` is set, and of a scheme that the implementation was listed for. */

@@ -102,6 +102,19 @@ static json_t *bind_mount(struct made *made, const struct engine_bind *bind)
     return mount;
 }
 
+static json_t *volume_mount(struct made *made, const struct engine_volume *from)
+{
+    json_t *options = json_object();
+    put(made, options, "NoCopy", json_true());
+    json_t *mount = json_object();
+    put_text(made, mount, "Type", "volume");
+    put_text(made, mount, "Source", from->name);
+    put_text(made, mount, "Target", from->target);
+    put(made, mount, "ReadOnly", json_boolean(!from->writable));
+    put(made, mount, "VolumeOptions", options);
+    return mount;
+}
+
 static json_t *mount_array(struct made *made, const struct container_spec *spec)
 {
     json_t *mounts = json_array();
@@ -109,6 +122,8 @@ static json_t *mount_array(struct made *made, const struct container_spec *spec)
         push(made, mounts, tmpfs_mount(made, spec, &spec->tmpfs[i]));
     for (size_t i = 0; i < spec->bind_count; i++)
         push(made, mounts, bind_mount(made, &spec->binds[i]));
+    for (size_t i = 0; i < spec->volume_count; i++)
+        push(made, mounts, volume_mount(made, &spec->volumes[i]));
     return mounts;
 }
 
@@ -218,7 +233,8 @@ json_t *spec_container(const struct container_spec *spec, struct error *err)
     put_text(&made, object, "Hostname", spec->hostname);
     put(&made, object, "Labels", label_object(&made, spec->labels, spec->label_count));
     put(&made, object, "Tty", json_false());
-    put(&made, object, "OpenStdin", json_false());
+    put(&made, object, "OpenStdin", json_boolean(spec->open_stdin));
+    put(&made, object, "StdinOnce", json_false());
     put_text(&made, object, "StopSignal", "SIGTERM");
     /* The image's own check would run a process in the container behind the runner's back. */
     put(&made, object, "Healthcheck", health);

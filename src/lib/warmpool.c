@@ -73,7 +73,7 @@ static int fail_with(wp_error *error, const struct error *cause)
     return fail(error, cause->code, cause->message);
 }
 
-_Static_assert((int)ERROR_INVALID == (int)WP_ERROR_INVALID && (int)ERROR_NOMEM == (int)WP_ERROR_NOMEM,
+_Static_assert((int)ERROR_INVALID == (int)WP_ERROR_INVALID && (int)ERROR_DENIED == (int)WP_ERROR_DENIED,
                "the library's error codes are the inner ones");
 _Static_assert((int)TASK_EXITED == (int)WP_EXITED && (int)TASK_REJECTED == (int)WP_REJECTED,
                "the library's outcomes are the inner ones");

@@ -63,6 +63,19 @@ void docker_container_remove(struct engine *engine, const char *id, engine_done_
         call_send(call);
 }
 
+void docker_container_put(struct engine *engine, const char *id, const char *path, const void *tar, size_t size,
+                          engine_done_fn *done, void *user)
+{
+    struct answer answer = {.deliver = deliver_done, .done = done, .user = user};
+    struct call *call = container_call(docker_of(engine), &answer, "PUT", "copy files into", id, "/archive?path=");
+    if (call == NULL)
+        return;
+    path_append_escaped(&call->path, path);
+    call->upload = tar;
+    call->upload_size = size;
+    call_send(call);
+}
+
 static const char *first_network_id(const json_t *json, bool *bad)
 {
     const json_t *settings = member_object(json, "NetworkSettings", bad);

@@ -106,7 +106,19 @@ void docker_container_create(struct engine *engine, const struct container_spec 
 void docker_container_start(struct engine *engine, const char *id, engine_done_fn *done, void *user);
 void docker_container_remove(struct engine *engine, const char *id, engine_done_fn *done, void *user);
 void docker_container_inspect(struct engine *engine, const char *id, engine_inspect_fn *done, void *user);
+void docker_container_put(struct engine *engine, const char *id, const char *path, const void *tar, size_t size,
+                          engine_done_fn *done, void *user);
 void docker_container_list(struct engine *engine, const char *key, const char *value, engine_list_fn *done, void *user);
+
+/* attach.c */
+struct engine_stream *docker_container_attach(struct engine *engine, const char *id,
+                                              const struct engine_stream_handler *handler, void *user);
+size_t docker_stream_write(struct engine_stream *stream, const void *data, size_t size);
+void docker_stream_close(struct engine_stream *stream);
+
+/* pull.c */
+void docker_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
+                       engine_pull_fn *progress, engine_done_fn *done, void *user);
 
 /* image.c */
 void docker_image_inspect(struct engine *engine, const char *reference, engine_image_fn *done, void *user);

@@ -315,12 +315,13 @@ static CURL *request_easy(struct http_request *request)
         bad |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
         bad |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, request);
     }
-    if (strcmp(call->method, "POST") == 0) {
+    if (strcmp(call->method, "POST") == 0 || strcmp(call->method, "PUT") == 0) {
         bad |= curl_easy_setopt(easy, CURLOPT_POST, 1L);
         bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_size);
         bad |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body != NULL ? call->body : "");
         bad |= curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, HTTP_UPLOAD_CHUNK);
-    } else if (strcmp(call->method, "GET") != 0) {
+    }
+    if (strcmp(call->method, "GET") != 0 && strcmp(call->method, "POST") != 0) {
         bad |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, call->method);
     }
     bad |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
@@ -597,7 +598,7 @@ int http_send(struct http *http, const struct http_call *call)
         return -1;
     request->http = http;
     request->call = *call;
-    request->call.path = NULL;
+    request->call.path = request->call.header = NULL;
     request->since_ms = now_ms();
     list_init(&request->link);
     struct buffer url = {0};
@@ -614,6 +615,8 @@ int http_send(struct http *http, const struct http_call *call)
     buffer_free(&type);
     /* Without this libcurl holds a large body back until the engine says 100. */
     struct curl_slist *longer = request->headers != NULL ? curl_slist_append(request->headers, "Expect:") : NULL;
+    if (longer != NULL && call->header != NULL)
+        longer = curl_slist_append(longer, call->header);
     if (request->url == NULL || longer == NULL) {
         request_free(request);
         return -1;

@@ -29,6 +29,7 @@ struct http_call {
     const char *method; /* "GET", "POST", "DELETE"; static */
     const char *path;   /* from the slash on, with query, percent-encoded */
     const char *content_type;
+    const char *header; /* one more, "Name: value"; copied; NULL: none */
     const void *body; /* not copied: must stay until `done`; NULL: none */
     size_t body_size;
     bool no_deadline;

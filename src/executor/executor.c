@@ -60,6 +60,15 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
                                  .max_tasks_per_container = profile->max_tasks_per_container,
                                  .reuse = profile->enable_container_reuse,
                                  .on_demand = executor->mode == EXECUTOR_FRESH};
+    owner->image = image_of(executor, profile->image);
+    if (owner->image == NULL) {
+        hash_remove(&executor->pools_by_type, &owner->by_type);
+        free(owner);
+        profile_free(profile);
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    owner->transport = executor->transport;
     pool_init(&owner->pool, &executor->set, &limits, clock_us());
     owner->executor = executor;
     owner->profile = profile;
@@ -168,6 +177,12 @@ static void on_engine_opened(void *user, const struct error *error)
     executor->engine_error = (struct error)ERROR_INIT;
     const struct engine_info *info = engine_info(executor->engine);
     log_info(executor->log, "engine %s %s, API %s, at %s", info->name, info->version, info->api_version, info->host);
+    if (!info->local && executor->transport == TRANSPORT_UNDECIDED) {
+        executor->transport = TRANSPORT_USE_ATTACH;
+        list_for_each (node, &executor->pools) {
+            list_entry(node, struct agent_pool, link)->transport = TRANSPORT_USE_ATTACH;
+        }
+    }
     if (!executor->closing)
         sweep_begin(executor);
     executor_kick(executor);
@@ -245,6 +260,21 @@ static void open_pools(struct executor *executor)
     }
 }
 
+void executor_transport_chosen(struct agent_pool *owner, enum transport_choice choice, const char *why)
+{
+    struct executor *executor = owner->executor;
+    log_info(executor->log, "transport: %s (%s)", choice == TRANSPORT_USE_ATTACH ? "attach" : "socket", why);
+    owner->transport = choice;
+    if (executor->transport != TRANSPORT_UNDECIDED)
+        return;
+    executor->transport = choice;
+    list_for_each (node, &executor->pools) {
+        struct agent_pool *other = list_entry(node, struct agent_pool, link);
+        if (other->transport == TRANSPORT_UNDECIDED)
+            other->transport = choice;
+    }
+}
+
 static void free_pools(struct executor *executor)
 {
     list_for_each_safe (node, &executor->pools) {
@@ -260,6 +290,8 @@ static void executor_free(struct executor *executor)
 {
     free_pools(executor);
     hash_free(&executor->jobs_by_id);
+    images_free(executor);
+    runner_volume_free(&executor->volume);
     slot_space_free(&executor->slots);
     state_dir_close(&executor->state);
     free(executor);
@@ -280,6 +312,8 @@ int executor_open(struct executor **out, const struct executor_options *options,
                                       .max_creating = options->config->max_concurrent_creates};
     list_init(&executor->pools);
     list_init(&executor->soon);
+    list_init(&executor->images);
+    list_init(&executor->volume.waiting);
     if (check_warmup_types(executor, err) < 0)
         goto failed;
     if (state_dir_open(&executor->state, options->config->state_dir, err) < 0)
@@ -415,6 +449,7 @@ static void closing_step(struct executor *executor)
     if (executor->set.containers > 0 || executor->jobs > 0)
         return;
     drop_free_slots(executor);
+    runner_volume_remove(executor);
     if (executor->networks_left > 0 || executor->handles > 0 || executor->sweeping)
         return;
     close_handles(executor);

@@ -14,6 +14,7 @@
 #include "telemetry/histogram.h"
 #include "transport/runner_conn.h"
 #include "transport/socket.h"
+#include "wire/message.h"
 
 #define LABEL_INSTANCE "io.warmpool.instance"
 #define LABEL_TYPE     "io.warmpool.type"
@@ -21,7 +22,9 @@
 
 #define INSTANCE_BYTES     12             /* hexadecimal digits */
 #define OUTPUT_WINDOW      (512U * 1024U) /* bytes of stdout, and of stderr, that a runner may send ahead */
+#define ATTACH_WINDOW      (128U * 1024U) /* the same over the attach stream: what is in flight there the engine holds */
 #define CONNECT_TIMEOUT_MS 20000U         /* from the start of a container to its runner's HELLO */
+#define PROBE_TIMEOUT_MS   5000U          /* the same while it is not known whether the socket transport works */
 #define PING_TIMEOUT_MS    5000U
 #define RECONNECT_CHECK_MS 100U /* between looks at a container whose connection broke in mid-task */
 #define RECONNECT_CHECKS   50U
@@ -84,6 +87,12 @@ struct warm_wait {
     void *user;
 };
 
+/* Which way containers are spoken with. UNDECIDED: the first container tries the socket, and what comes of it decides.
+ */
+enum transport_choice { TRANSPORT_UNDECIDED, TRANSPORT_USE_SOCKET, TRANSPORT_USE_ATTACH };
+
+struct image;
+
 struct agent_pool {
     struct pool pool;
     struct hash_node by_type;
@@ -98,6 +107,52 @@ struct agent_pool {
     uint64_t queue_armed_us; /* 0: not armed */
     struct error last_error;
     bool warmup; /* of warmupAgentTypes */
+    struct image *image;
+    enum transport_choice transport;
+};
+
+/* --- images (image.c) ------------------------------------------------------------------------------- */
+
+/* What a reference of the configuration means in the engine: found out once, pulled if need be, and then pinned, so
+ * that all containers of an executor's life are of one image though a tag may move. Shared by the pools that name it.
+ */
+enum image_state { IMAGE_UNKNOWN, IMAGE_ASKING, IMAGE_PULLING, IMAGE_READY, IMAGE_FAILED };
+
+struct image {
+    struct list link; /* in executor.images */
+    struct executor *executor;
+    enum image_state state;
+    char *reference; /* as configured */
+    char *pulled;    /* as pulled: with the registry and, once known, by digest */
+    char id[80];     /* "sha256:..."; containers are made of this */
+    char digest[80]; /* "" unless pulled or known by one */
+    struct error error;
+    uint64_t bytes, total_bytes; /* of the pull */
+};
+
+/* The image of a reference; made on first use. NULL when memory runs out. */
+struct image *image_of(struct executor *executor, const char *reference);
+/* Begins to find out or to pull, unless that goes on or is done; executor_kick() follows its end. */
+void image_want(struct image *image);
+/* The engine does not have it any more. */
+void image_lost(struct image *image);
+void images_free(struct executor *executor);
+/* Pulls what profiles name and the engine does not have (preloadCommonImages). */
+void images_preload(struct executor *executor);
+
+/* --- the runner's volume (runner_volume.c) ------------------------------------------------------------ */
+
+/* For the attach transport the runner travels in a volume of this instance, which is filled through the engine's API: a
+ * container of the pool's own image is made, never started, for the sake of the upload. */
+enum runner_volume_state { VOLUME_ABSENT, VOLUME_MAKING, VOLUME_READY };
+
+struct runner_volume {
+    enum runner_volume_state state;
+    bool exists; /* it has to be removed at the end */
+    char name[48], helper[56];
+    void *tar;
+    size_t tar_size;
+    struct list waiting; /* workers */
 };
 
 /* --- workers: containers and their runners (worker.c) --------------------------------------------- */
@@ -106,7 +161,13 @@ struct worker {
     struct container container;
     struct agent_pool *owner;
     struct slot *slot;
-    struct socket_listener *listener;
+    bool attached;                    /* its transport is the attach stream */
+    struct socket_listener *listener; /* of the socket transport */
+    struct attachment *attachment;    /* of the other; NULL while there is none */
+    struct list volume_wait;          /* in runner_volume.waiting */
+    uint8_t token[SYNC_TOKEN_BYTES];
+    uint64_t detached_us; /* since when the stream is broken; 0: it is not */
+    uint64_t spoken_us;   /* when it was last told that we live */
     struct runner_conn *conn;
     int dir_fd;
     char name[80];
@@ -118,7 +179,7 @@ struct worker {
     bool receipt_due;
     struct receipt baseline;
     uv_timer_t timer; /* of the present state */
-    unsigned checks;  /* looks at a container whose connection broke */
+    unsigned checks;  /* looks at a container whose connection broke, or attempts to attach again */
     uint64_t ping_nonce, answered_us;
     uint64_t created_wall_ms, last_used_wall_ms;
     uint64_t reset_begun_us;
@@ -127,6 +188,24 @@ struct worker {
 };
 
 struct job;
+
+/* attach.c: an attach stream as the carrier of a runner_conn. worker_attach_opened() or worker_attach_closed() follow.
+ */
+struct attachment *attachment_open(struct worker *worker);
+void attachment_bind(struct attachment *attachment, struct runner_conn *conn);
+extern const struct carrier_ops attachment_carrier;   /* of a struct attachment */
+void attachment_close(struct attachment *attachment); /* NULL is allowed; no callback follows */
+void worker_attach_opened(struct worker *worker);
+/* Only before a runner_conn was bound to it. */
+void worker_attach_closed(struct worker *worker, const struct error *error);
+
+/* runner_volume.c */
+/* worker_volume_ready() follows, later or now. */
+void runner_volume_want(struct worker *worker);
+void worker_volume_ready(struct worker *worker, const struct error *error);
+/* At the end, when no container has it any more; executor_kick() follows. */
+void runner_volume_remove(struct executor *executor);
+void runner_volume_free(struct runner_volume *volume);
 
 /* Begins to make one container more for the pool. */
 void worker_new(struct agent_pool *owner);
@@ -155,16 +234,23 @@ struct job {
     void *user;
     bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof;
     bool capture, stream;
+    bool terminal;
+    uint16_t rows, columns;
     uint32_t number; /* on the wire */
     uint32_t stdin_credit;
-    uint64_t window[2]; /* consumed and not yet granted again */
+    uint32_t output_window;
+    uint64_t window[2];               /* consumed and not yet granted again */
+    uint64_t received[2], granted[2]; /* of stdout and stderr, since the task's beginning */
+    uint64_t stdin_sent, stdin_consumed;
+    struct buffer stdin_kept; /* streamed, sent and not consumed: it may have to be sent again */
     struct buffer captured[2];
     bool truncated[2];
     uint64_t max_output_bytes;
     uint32_t timeout_ms, kill_timeout_ms;
     const char **argv, **env; /* into `strings` */
     const char *workdir;
-    const uint8_t *stdin_data; /* what was given at once and does not fit the credit yet */
+    const uint8_t *stdin_given; /* all that was given at once */
+    const uint8_t *stdin_data;  /* the part of it that has not been sent */
     size_t stdin_size;
     struct buffer early_stdin; /* streamed before it was dispatched */
     enum task_outcome outcome; /* for the soon list */
@@ -175,6 +261,11 @@ struct job {
 
 /* Its container is BUSY with it: sends RUN. */
 void job_start(struct job *job);
+/* Its runner is there again after the connection broke, and says in `hello` what it knows of the task: what was lost on
+ * the way goes out again. `untouched`: the runner never got RUN. -1 when what it says cannot be. */
+int job_resume(struct job *job, const struct message_hello *hello, bool untouched);
+/* What SYNC tells the runner of it. */
+void job_sync(struct job *job, struct message_sync *sync);
 /* What the runner says of the task that its worker runs. */
 void job_output(struct job *job, int stream, const uint8_t *data, size_t size);
 void job_stdin_credit(struct job *job, uint32_t bytes);
@@ -208,6 +299,10 @@ struct executor {
     unsigned handles; /* uv handles of the executor and its pools still open, while closing */
     uint32_t task_number;
     uint64_t opened_us;
+    struct list images;
+    struct runner_volume volume;
+    struct error volume_error;       /* while its helper is being removed */
+    enum transport_choice transport; /* of the engine's default runtime */
     /* engine */
     bool engine_opened, engine_up, swept, sweeping;
     unsigned sweep_pending;
@@ -247,6 +342,8 @@ uint32_t executor_random(struct executor *executor);
 /* Finds the pool of a type or makes it. */
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
 void executor_engine_failed(struct executor *executor, const struct error *error);
+/* What the first container showed. Pools of another runtime than the default keep their own choice. */
+void executor_transport_chosen(struct agent_pool *owner, enum transport_choice choice, const char *why);
 struct worker *executor_worker_find(struct executor *executor, const char *id);
 /* Every worker in every pool and state. `fn` may retire it. */
 void executor_each_worker(const struct executor *executor, void (*fn)(struct worker *worker, void *user), void *user);

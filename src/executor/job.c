@@ -127,7 +127,7 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
     job->workdir = request->workdir != NULL ? copy_text(&next_text, request->workdir) : "";
     if (request->stdin_size > 0) {
         memcpy(next_text, request->stdin_data, request->stdin_size);
-        job->stdin_data = (uint8_t *)next_text;
+        job->stdin_given = job->stdin_data = (uint8_t *)next_text;
         job->stdin_size = request->stdin_size;
     }
     list_init(&job->task.link);
@@ -157,6 +157,7 @@ static void job_free(struct job *job)
     buffer_free(&job->captured[0]);
     buffer_free(&job->captured[1]);
     buffer_free(&job->early_stdin);
+    buffer_free(&job->stdin_kept);
     free(job);
     if (executor->closing)
         executor_kick(executor);
@@ -250,7 +251,30 @@ static void send_stdin(struct job *job)
     runner_conn_stdin(conn, job->number, job->stdin_data, piece, last && job->stdin_eof);
     job->stdin_data += piece;
     job->stdin_size -= piece;
+    job->stdin_sent += piece;
     job->stdin_credit -= (uint32_t)piece;
+}
+
+/* Of the stream: kept until the runner says that the task has it. */
+static void stream_stdin(struct job *job, struct runner_conn *conn, const void *data, size_t size, bool eof)
+{
+    buffer_append(&job->stdin_kept, data, size);
+    job->stdin_sent += size;
+    runner_conn_stdin(conn, job->number, data, size, eof);
+}
+
+static void send_run(struct job *job, struct runner_conn *conn)
+{
+    struct message_run run = {.flags = (job->has_stdin ? RUN_FLAG_STDIN : 0) | (job->terminal ? RUN_FLAG_TERMINAL : 0),
+                              .timeout_ms = job->timeout_ms,
+                              .kill_timeout_ms = job->kill_timeout_ms,
+                              .credit_stdout = job->output_window,
+                              .credit_stderr = job->output_window,
+                              .rows = job->rows,
+                              .columns = job->columns,
+                              .workdir = job->workdir};
+    runner_conn_run(conn, job->number, &run, job->argv, job->env);
+    job->granted[0] = job->granted[1] = job->output_window;
 }
 
 void job_start(struct job *job)
@@ -260,21 +284,73 @@ void job_start(struct job *job)
     if (uv_is_active((uv_handle_t *)&worker->timer))
         uv_timer_stop(&worker->timer);
     job->number = ++executor->task_number == 0 ? ++executor->task_number : executor->task_number;
-    struct message_run run = {.flags = job->has_stdin ? RUN_FLAG_STDIN : 0,
-                              .timeout_ms = job->timeout_ms,
-                              .kill_timeout_ms = job->kill_timeout_ms,
-                              .credit_stdout = OUTPUT_WINDOW,
-                              .credit_stderr = OUTPUT_WINDOW,
-                              .workdir = job->workdir};
-    runner_conn_run(worker->conn, job->number, &run, job->argv, job->env);
+    job->output_window = worker->attached ? ATTACH_WINDOW : OUTPUT_WINDOW;
+    send_run(job, worker->conn);
     send_stdin(job);
     if (job->stdin_stream && (buffer_length(&job->early_stdin) > 0 || job->stdin_eof))
-        runner_conn_stdin(worker->conn, job->number, buffer_data(&job->early_stdin), buffer_length(&job->early_stdin),
-                          job->stdin_eof);
+        stream_stdin(job, worker->conn, buffer_data(&job->early_stdin), buffer_length(&job->early_stdin),
+                     job->stdin_eof);
     buffer_free(&job->early_stdin);
     runner_conn_flush(worker->conn);
     histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
 }
+
+/* --- after a broken connection -------------------------------------------------------------------------- */
+
+void job_sync(struct job *job, struct message_sync *sync)
+{
+    sync->task = job->number;
+    for (int i = 0; i < 2; i++) {
+        job->granted[i] += job->window[i];
+        job->window[i] = 0;
+        sync->received[i] = job->received[i];
+        sync->granted[i] = job->granted[i];
+    }
+}
+
+/* Stdin from byte `from` on, as far as it had been sent. */
+static void resend_stdin(struct job *job, struct runner_conn *conn, uint64_t from)
+{
+    size_t size = (size_t)(job->stdin_sent - from);
+    bool all = job->stdin_eof && job->stdin_size == 0;
+    if (!job->has_stdin || (size == 0 && !all))
+        return;
+    const uint8_t *data = job->stdin_given != NULL
+                              ? job->stdin_given + from
+                              : (const uint8_t *)buffer_data(&job->stdin_kept) + (from - job->stdin_consumed);
+    runner_conn_stdin(conn, job->number, data, size, all);
+}
+
+int job_resume(struct job *job, const struct message_hello *hello, bool untouched)
+{
+    struct runner_conn *conn = worker_on(job)->conn;
+    if (untouched) {
+        send_run(job, conn);
+        resend_stdin(job, conn, 0);
+        return 0;
+    }
+    bool unread = hello->stdin_consumed == UINT64_MAX;
+    if (hello->stdin_received > job->stdin_sent ||
+        (!unread && (hello->stdin_consumed > hello->stdin_received || hello->stdin_consumed < job->stdin_consumed)))
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        if (hello->resumed[i] < job->received[i])
+            return -1;
+        if (hello->resumed[i] > job->received[i])
+            job->truncated[i] = true;
+        job->received[i] = hello->resumed[i];
+    }
+    if (unread) {
+        job_stdin_credit(job, UINT32_MAX);
+        return 0;
+    }
+    resend_stdin(job, conn, hello->stdin_received);
+    if (hello->stdin_consumed > job->stdin_consumed)
+        job_stdin_credit(job, (uint32_t)(hello->stdin_consumed - job->stdin_consumed));
+    return 0;
+}
+
+/* --- running ------------------------------------------------------------------------------------------ */
 
 void agent_pool_dispatch(struct agent_pool *owner)
 {
@@ -295,10 +371,11 @@ void executor_task_consumed(struct task *task, int stream, size_t size)
     uint64_t *window = &job->window[stream == 2];
     *window += size;
     struct runner_conn *conn = conn_on(job);
-    if (conn == NULL || *window < OUTPUT_WINDOW / 4)
+    if (conn == NULL || *window < job->output_window / 4)
         return;
     runner_conn_credit(conn, job->number, stream, (uint32_t)*window);
     runner_conn_flush(conn);
+    job->granted[stream == 2] += *window;
     *window = 0;
 }
 
@@ -317,6 +394,7 @@ static void capture(struct job *job, int stream, const uint8_t *data, size_t siz
 
 void job_output(struct job *job, int stream, const uint8_t *data, size_t size)
 {
+    job->received[stream == 2] += size;
     if (job->capture)
         capture(job, stream, data, size);
     if (job->stream && !job->abandoned)
@@ -331,13 +409,17 @@ void job_stdin_credit(struct job *job, uint32_t bytes)
         job->stdin_size = 0;
         job->stdin_eof = true;
         job->stdin_credit = 0;
+        buffer_free(&job->stdin_kept);
         if (job->handler.stdin_ready != NULL && !job->abandoned)
             job->handler.stdin_ready(job->user, &job->task, SIZE_MAX);
         return;
     }
-    if (bytes > STDIN_CREDIT_INITIAL - job->stdin_credit) /* a runner cannot make us owe it more than the window */
-        bytes = STDIN_CREDIT_INITIAL - job->stdin_credit;
+    if (bytes > job->stdin_sent - job->stdin_consumed) /* a runner cannot have taken more than it got */
+        bytes = (uint32_t)(job->stdin_sent - job->stdin_consumed);
     job->stdin_credit += bytes;
+    job->stdin_consumed += bytes;
+    if (job->stdin_stream)
+        buffer_consume(&job->stdin_kept, bytes);
     if (job->stdin_size > 0) {
         send_stdin(job);
         struct runner_conn *conn = conn_on(job);
@@ -346,6 +428,13 @@ void job_stdin_credit(struct job *job, uint32_t bytes)
     } else if (bytes > 0 && job->handler.stdin_ready != NULL && !job->abandoned) {
         job->handler.stdin_ready(job->user, &job->task, bytes);
     }
+}
+
+static int job_keep_stdin(struct job *job, const void *data, size_t size, struct error *err)
+{
+    buffer_append(&job->stdin_kept, data, size);
+    job->stdin_sent += size;
+    return job->stdin_kept.failed ? error_set(err, ERROR_NOMEM, "out of memory for stdin") : 0;
 }
 
 int executor_task_stdin(struct task *task, const void *data, size_t size, bool eof, struct error *err)
@@ -363,8 +452,8 @@ int executor_task_stdin(struct task *task, const void *data, size_t size, bool e
         return job->early_stdin.failed ? error_set(err, ERROR_NOMEM, "out of memory for stdin") : 0;
     }
     if (conn == NULL)
-        return 0; /* its end is on its way */
-    runner_conn_stdin(conn, job->number, data, size, eof);
+        return job_keep_stdin(job, data, size, err); /* the connection may come back */
+    stream_stdin(job, conn, data, size, eof);
     runner_conn_flush(conn);
     return 0;
 }
@@ -608,7 +697,7 @@ void executor_task_abandon(struct task *task)
     job->abandoned = true;
     /* What the caller took and will never give back. */
     for (int stream = 1; stream <= 2; stream++)
-        executor_task_consumed(task, stream, OUTPUT_WINDOW);
+        executor_task_consumed(task, stream, job->output_window);
     executor_task_cancel(task);
 }
 

@@ -6,6 +6,7 @@
 #include "executor/internal.h"
 #include "maintenance/health.h"
 
+#define ORPHAN_SIGNS             4U /* signs of life within an orphanTimeout */
 #define SLOTS_KEPT               2U /* free slots of a pool that keep their network */
 #define FAILURES_UNTIL_REJECT    2U /* creations in a row, with nothing alive, until waiting tasks are told */
 #define NETWORK_REMOVAL_TRIES    20U
@@ -105,13 +106,37 @@ static void warm_answer(struct agent_pool *owner)
     }
 }
 
+static void create(struct agent_pool *owner, uint32_t count, uint64_t now_us)
+{
+    struct image *image = owner->image;
+    if (count == 0)
+        return;
+    switch (image->state) {
+    case IMAGE_READY:
+        for (; count > 0; count--)
+            worker_new(owner);
+        break;
+    case IMAGE_FAILED: /* since the last attempt; the next one comes after the pool's backoff */
+        owner->last_error = image->error;
+        error_prefix(&owner->last_error, "image %s", image->reference);
+        pool_create_failed(&owner->pool, now_us, executor_random(owner->executor));
+        image->state = IMAGE_UNKNOWN;
+        break;
+    case IMAGE_UNKNOWN:
+        image_want(image);
+        break;
+    case IMAGE_ASKING:
+    case IMAGE_PULLING:
+        break;
+    }
+}
+
 static void plan_pool(struct agent_pool *owner, uint64_t now_us)
 {
     for (struct container *surplus = pool_surplus(&owner->pool); surplus != NULL; surplus = pool_surplus(&owner->pool))
         worker_retire(worker_of(surplus), surplus->expiring ? "replaced" : "surplus");
     if (owner->executor->swept && owner->executor->engine_up)
-        for (uint32_t count = pool_creations(&owner->pool, now_us); count > 0; count--)
-            worker_new(owner);
+        create(owner, pool_creations(&owner->pool, now_us), now_us);
     bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
     if (waiting && pool_live(&owner->pool) == 0 && owner->pool.failures >= FAILURES_UNTIL_REJECT)
         agent_pool_reject_waiting(owner, &owner->last_error);
@@ -159,6 +184,18 @@ static void check_health(struct agent_pool *owner, struct list *head, uint64_t n
             !uv_is_active((uv_handle_t *)&worker->timer))
             worker_ping(worker);
     }
+}
+
+/* A runner on the attach stream cannot see that its daemon has gone: it has to hear from it. */
+static void keep_alive(struct worker *worker, void *user)
+{
+    const uint64_t *now_us = user;
+    uint64_t interval_us = worker->owner->executor->config->orphan_timeout_ms * 1000 / ORPHAN_SIGNS;
+    if (!worker->attached || !runner_conn_ready(worker->conn) || *now_us - worker->spoken_us < interval_us)
+        return;
+    worker->spoken_us = *now_us;
+    runner_conn_keepalive(worker->conn);
+    runner_conn_flush(worker->conn);
 }
 
 static void tick_pool(struct agent_pool *owner, uint64_t now_us)
@@ -214,5 +251,6 @@ void maintain_tick(struct executor *executor, uint64_t now_us)
             tick_pool(list_entry(node, struct agent_pool, link), now_us);
         }
     }
+    executor_each_worker(executor, keep_alive, &now_us);
     maintain_plan(executor, now_us);
 }

@@ -5,6 +5,7 @@
 #include "executor/internal.h"
 
 static void sweep_networks(struct executor *executor);
+static void sweep_volumes(struct executor *executor);
 
 static void sweep_done(struct executor *executor)
 {
@@ -20,13 +21,44 @@ static void sweep_failed(struct executor *executor, const struct error *error)
     executor_engine_failed(executor, error);
 }
 
+static void on_volume_swept(void *user, const struct error *error)
+{
+    struct executor *executor = user;
+    if (error != NULL)
+        log_warn(executor->log, "a volume of a former run could not be removed: %s", error->message);
+    if (--executor->sweep_pending == 0)
+        sweep_done(executor);
+}
+
+static void on_volumes(void *user, const struct engine_object *objects, size_t count, const struct error *error)
+{
+    struct executor *executor = user;
+    if (error != NULL) {
+        sweep_failed(executor, error);
+        return;
+    }
+    if (count == 0) {
+        sweep_done(executor);
+        return;
+    }
+    log_info(executor->log, "removing %zu volumes of a former run", count);
+    executor->sweep_pending = (unsigned)count;
+    for (size_t i = 0; i < count; i++)
+        engine_volume_remove(executor->engine, objects[i].id, on_volume_swept, executor);
+}
+
+static void sweep_volumes(struct executor *executor)
+{
+    engine_volume_list(executor->engine, LABEL_INSTANCE, executor->state.instance, on_volumes, executor);
+}
+
 static void on_network_swept(void *user, const struct error *error)
 {
     struct executor *executor = user;
     if (error != NULL)
         log_warn(executor->log, "a network of a former run could not be removed: %s", error->message);
     if (--executor->sweep_pending == 0)
-        sweep_done(executor);
+        sweep_volumes(executor);
 }
 
 static void on_networks(void *user, const struct engine_object *objects, size_t count, const struct error *error)
@@ -37,7 +69,7 @@ static void on_networks(void *user, const struct engine_object *objects, size_t 
         return;
     }
     if (count == 0) {
-        sweep_done(executor);
+        sweep_volumes(executor);
         return;
     }
     log_info(executor->log, "removing %zu networks of a former run", count);

@@ -17,11 +17,19 @@
 #define REMOVAL_BACKOFF_MS     500U
 #define REMOVAL_BACKOFF_MAX_MS 60000U
 #define SUBNET_TRIES           64U
-#define REMOVALS_WHEN_CLOSING  4U /* attempts; then stopping goes on without */
+#define REMOVALS_WHEN_CLOSING  4U  /* attempts; then stopping goes on without */
+#define ATTACH_AGAIN_MS        50U /* doubled up to five times */
+#define HELLO_TIMEOUT_MS       3000U
+#define DETACHED_MAX_US        60000000U /* then the container is given up */
+#define DETACHED_SERVING_US    2000000U  /* then its place in the pool is given to another */
 
 static void worker_remove(struct worker *worker);
 static void worker_removal_begin(struct worker *worker);
 static void on_timer(uv_timer_t *timer);
+static void attach(struct worker *worker);
+static bool converse(struct worker *worker, const struct carrier_ops *ops, void *carrier);
+static void reset_begin(struct worker *worker, uint32_t unacknowledged);
+static void detached(struct worker *worker, const struct error *error);
 
 static bool worker_ending(const struct worker *worker)
 {
@@ -35,16 +43,29 @@ void worker_timer(struct worker *worker, uint64_t milliseconds)
 
 /* --- creation --------------------------------------------------------------------------------------- */
 
+/* A failure that shows that engine and daemon do not see the same files or processes, rather than any other. */
+static bool tells_of_transport(const struct error *error)
+{
+    return error->code == ERROR_TIMEOUT || strstr(error->message, "mount") != NULL ||
+           strstr(error->message, "bind source") != NULL || strstr(error->message, ".warmpool") != NULL;
+}
+
 static void creation_failed(struct worker *worker, const struct error *error)
 {
     struct agent_pool *owner = worker->owner;
     struct executor *executor = owner->executor;
-    owner->last_error = *error;
+    if (!worker->attached && owner->transport != TRANSPORT_USE_SOCKET && tells_of_transport(error)) {
+        if (owner->transport == TRANSPORT_UNDECIDED)
+            executor_transport_chosen(owner, TRANSPORT_USE_ATTACH, error->message);
+        worker_retire(worker, "the socket transport does not work with this engine: %s", error->message);
+        executor_kick(executor);
+        return;
+    }
     if (error->code == ERROR_NOT_FOUND && worker->id[0] == '\0' && worker->asked)
-        snprintf(owner->last_error.message, sizeof owner->last_error.message,
-                 "%.300s; make the image %.100s available (`warmpool image build` makes the default one)",
-                 error->message, owner->profile->image);
-    error = &owner->last_error;
+        image_lost(owner->image);
+    if (worker->attached && strstr(error->message, ".warmpool") != NULL) /* somebody removed or emptied it */
+        executor->volume.state = executor->volume.state == VOLUME_READY ? VOLUME_ABSENT : executor->volume.state;
+    owner->last_error = *error;
     pool_create_failed(&owner->pool, clock_us(), executor_random(executor));
     log_warn(executor->log, "%s: a container could not be made: %s", owner->profile->agent_type, error->message);
     if (error->code == ERROR_UNAVAILABLE)
@@ -82,7 +103,7 @@ static void on_inspected(void *user, const struct container_status *status, cons
     }
     worker->pid = status->pid;
     snprintf(worker->network_id, sizeof worker->network_id, "%s", status->network_id);
-    if (socket_listener_start(worker->listener, worker->pid, &failure) < 0)
+    if (!worker->attached && socket_listener_start(worker->listener, worker->pid, &failure) < 0)
         creation_failed(worker, &failure);
 }
 
@@ -92,7 +113,10 @@ static void on_started(void *user, const struct error *error)
     if (!answered(worker, error))
         return;
     container_enter(&worker->container, CONTAINER_CONNECTING, clock_us());
-    worker_timer(worker, CONNECT_TIMEOUT_MS);
+    bool trying = !worker->attached && worker->owner->transport == TRANSPORT_UNDECIDED;
+    worker_timer(worker, trying ? PROBE_TIMEOUT_MS : CONNECT_TIMEOUT_MS);
+    if (worker->attached)
+        converse(worker, &attachment_carrier, worker->attachment);
     worker->pending++;
     engine_container_inspect(worker->owner->executor->engine, worker->id, on_inspected, worker);
 }
@@ -104,6 +128,10 @@ static void on_created(void *user, const char *id, const struct error *error)
         snprintf(worker->id, sizeof worker->id, "%s", id);
     if (!answered(worker, error))
         return;
+    if (worker->attached) { /* before the start, so that nothing is missed */
+        attach(worker);
+        return;
+    }
     worker->pending++;
     engine_container_start(worker->owner->executor->engine, worker->id, on_started, worker);
 }
@@ -189,26 +217,70 @@ static void worker_ready(struct worker *worker)
     executor_kick(owner->executor);
 }
 
+/* Back after a time without a connection, in the middle of a task. */
+static void task_found_again(struct worker *worker, struct job *job, const struct message_hello *hello)
+{
+    bool untouched = hello->task_state == HELLO_TASK_NONE && hello->flags == 0 &&
+                     hello->generation + 1 == worker->container.exec_count;
+    uv_timer_stop(&worker->timer);
+    if (!untouched && (hello->task != job->number || hello->task_state == HELLO_TASK_NONE))
+        worker_retire(worker, "its runner came back without the task it had");
+    else if (job_resume(job, hello, untouched) < 0)
+        worker_retire(worker, "its runner came back with a task that cannot be the one it had");
+    else if (job->cancelled) /* it may not have heard */
+        executor_task_cancel(&job->task);
+}
+
 static void on_hello(void *user, const struct message_hello *hello)
 {
     struct worker *worker = user;
+    struct agent_pool *owner = worker->owner;
     struct job *job = job_on(worker);
-    if (worker->container.state == CONTAINER_CONNECTING) {
+    uint64_t now = clock_us();
+    worker->detached_us = 0;
+    worker->spoken_us = now;
+    switch (worker->container.state) {
+    case CONTAINER_CONNECTING:
         if (hello->flags != 0 || hello->generation != 0 || hello->task_state != HELLO_TASK_NONE) {
             worker_retire(worker, "its runner had run tasks before");
             return;
         }
         worker->baseline = hello->baseline;
+        if (owner->transport == TRANSPORT_UNDECIDED)
+            executor_transport_chosen(owner, worker->attached ? TRANSPORT_USE_ATTACH : TRANSPORT_USE_SOCKET,
+                                      "it works");
         worker_ready(worker);
-    } else if (worker->container.state == CONTAINER_BUSY && job != NULL) {
+        return;
+    case CONTAINER_BUSY:
+        if (job != NULL)
+            task_found_again(worker, job, hello);
+        return;
+    case CONTAINER_RESETTING: /* of the attach stream only, as below */
         uv_timer_stop(&worker->timer);
-        if (hello->task != job->number || hello->task_state == HELLO_TASK_NONE)
-            worker_retire(worker, "its runner came back without the task it had");
-        else if (job->cancelled) /* it may not have heard */
-            executor_task_cancel(&job->task);
-    } else {
-        worker_retire(worker, "its runner connected again when %s", container_state_name(worker->container.state));
+        reset_begin(worker, hello->task_state == HELLO_TASK_EXITED ? hello->task : 0);
+        return;
+    case CONTAINER_UNHEALTHY:
+        if (hello->flags != 0 || hello->task_state != HELLO_TASK_NONE ||
+            hello->generation != worker->container.exec_count) {
+            worker_retire(worker, "its runner came back as another than it was");
+            return;
+        }
+        uv_timer_stop(&worker->timer);
+        container_enter(&worker->container, CONTAINER_IDLE, now);
+        worker->answered_us = now;
+        agent_pool_dispatch(owner);
+        executor_kick(owner->executor);
+        return;
+    case CONTAINER_IDLE:
+    case CONTAINER_CREATING:
+    case CONTAINER_RETIRING:
+    case CONTAINER_REMOVING:
+    case CONTAINER_STUCK:
+    case CONTAINER_GONE:
+    case CONTAINER_STATES:
+        break;
     }
+    worker_retire(worker, "its runner connected again when %s", container_state_name(worker->container.state));
 }
 
 static void on_output(void *user, uint32_t task, int stream, const uint8_t *data, size_t size, bool eof)
@@ -305,6 +377,10 @@ static void on_pong(void *user, const struct message_pong *pong)
 static void on_log(void *user, int level, const char *text)
 {
     struct worker *worker = user;
+    if (level == LOG_LEVEL_ERROR) {
+        worker_retire(worker, "its runner says: %.128s", text);
+        return;
+    }
     log_write(worker->owner->executor->log, level <= LOG_LEVEL_WARN ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
               "%s: runner: %s", worker->name, text);
 }
@@ -312,6 +388,10 @@ static void on_log(void *user, int level, const char *text)
 static void on_lost(void *user, const struct error *error)
 {
     struct worker *worker = user;
+    if (worker->attached && error->code != ERROR_PROTOCOL) {
+        worker_attach_closed(worker, error);
+        return;
+    }
     if (worker->container.state == CONTAINER_CONNECTING)
         return; /* it may connect again before its deadline */
     if (worker->container.state == CONTAINER_BUSY && error->code != ERROR_PROTOCOL) {
@@ -334,23 +414,105 @@ static const struct runner_handler runner_handler = {
     .lost = on_lost,
 };
 
+/* Begins a conversation, the first or another, over a carrier that is there. */
+static bool converse(struct worker *worker, const struct carrier_ops *ops, void *carrier)
+{
+    struct job *job = job_on(worker);
+    worker->conn = runner_conn_free(worker->conn);
+    struct message_sync sync = {.task = 0};
+    executor_random_bytes(worker->owner->executor, sync.marker, sizeof sync.marker);
+    if (job != NULL)
+        job_sync(job, &sync);
+    worker->conn =
+        runner_conn_new(ops, carrier, &sync, worker->attached ? worker->token : NULL, &runner_handler, worker);
+    if (worker->conn == NULL) {
+        ops->close(carrier);
+        return false;
+    }
+    if (worker->attached)
+        attachment_bind(carrier, worker->conn);
+    else
+        socket_carrier_bind(carrier, worker->conn);
+    runner_conn_flush(worker->conn);
+    return true;
+}
+
 static void on_accepted(void *user, const struct carrier_ops *ops, void *carrier)
 {
     struct worker *worker = user;
-    if (worker_ending(worker) || runner_conn_ready(worker->conn)) {
+    if (worker_ending(worker) || runner_conn_ready(worker->conn))
         ops->close(carrier);
+    else
+        converse(worker, ops, carrier);
+}
+
+/* In a fresh container only the runner connects: somebody else is the runner as another pid namespace numbers it. */
+static void on_refused(void *user, int64_t pid)
+{
+    struct worker *worker = user;
+    if (worker->owner->transport != TRANSPORT_UNDECIDED || worker->container.state != CONTAINER_CONNECTING)
         return;
-    }
-    worker->conn = runner_conn_free(worker->conn);
-    uint8_t marker[SYNC_MARKER_BYTES];
-    executor_random_bytes(worker->owner->executor, marker, sizeof marker);
-    worker->conn = runner_conn_new(ops, carrier, marker, &runner_handler, worker);
-    if (worker->conn == NULL) {
-        ops->close(carrier);
+    struct error error = ERROR_INIT;
+    error_set(&error, ERROR_TIMEOUT, "the runner connected as process %lld, the engine says it is %lld", (long long)pid,
+              (long long)worker->pid);
+    creation_failed(worker, &error);
+}
+
+/* --- the attach stream ------------------------------------------------------------------------------- */
+
+static void attach(struct worker *worker)
+{
+    worker->attachment = attachment_open(worker);
+    if (worker->attachment != NULL)
         return;
+    struct error error = ERROR_INIT;
+    error_set(&error, ERROR_NOMEM, "out of memory");
+    worker_attach_closed(worker, &error);
+}
+
+void worker_attach_opened(struct worker *worker)
+{
+    if (worker->container.state == CONTAINER_CREATING) {
+        worker->pending++;
+        engine_container_start(worker->owner->executor->engine, worker->id, on_started, worker);
+    } else {
+        worker_timer(worker, HELLO_TIMEOUT_MS);
+        converse(worker, &attachment_carrier, worker->attachment);
     }
-    socket_carrier_bind(carrier, worker->conn);
-    runner_conn_flush(worker->conn);
+}
+
+/* The stream is gone, the container may be as well as ever. What it does is waited for; it gets no new work before it
+ * is heard again. */
+static void detached(struct worker *worker, const struct error *error)
+{
+    struct executor *executor = worker->owner->executor;
+    uint64_t now = clock_us();
+    if (worker->detached_us == 0) {
+        worker->detached_us = now;
+        worker->checks = 0;
+        log_info(executor->log, "%s: the attach stream broke: %s", worker->name, error->message);
+    }
+    if (worker->container.state == CONTAINER_IDLE)
+        container_enter(&worker->container, CONTAINER_UNHEALTHY, now);
+    if (worker->container.state == CONTAINER_UNHEALTHY && now - worker->detached_us > DETACHED_SERVING_US)
+        container_expire(&worker->container);
+    if (now - worker->detached_us > DETACHED_MAX_US)
+        worker_retire(worker, "its attach stream did not come back: %s", error->message);
+    else
+        worker_timer(worker, ATTACH_AGAIN_MS << (worker->checks < 5 ? worker->checks++ : 5));
+    executor_kick(executor);
+}
+
+void worker_attach_closed(struct worker *worker, const struct error *error)
+{
+    if (worker_ending(worker))
+        return;
+    if (worker->container.state == CONTAINER_CREATING || worker->container.state == CONTAINER_CONNECTING)
+        creation_failed(worker, error);
+    else if (error->code == ERROR_NOT_FOUND || error->code == ERROR_CONFLICT)
+        worker_check(worker); /* which says how it ended */
+    else
+        detached(worker, error);
 }
 
 /* --- begin ------------------------------------------------------------------------------------------- */
@@ -365,6 +527,20 @@ static struct slot *take_slot(struct agent_pool *owner, struct error *err)
     }
     struct executor *executor = owner->executor;
     return slot_new(&executor->slots, executor->config, executor->state.instance, err);
+}
+
+static void create(struct worker *worker)
+{
+    if (wants_own_network(worker->owner->profile) && worker->slot->network_id[0] == '\0')
+        create_network(worker);
+    else
+        create_container(worker);
+}
+
+void worker_volume_ready(struct worker *worker, const struct error *error)
+{
+    if (answered(worker, error))
+        create(worker);
 }
 
 void worker_new(struct agent_pool *owner)
@@ -393,21 +569,38 @@ void worker_new(struct agent_pool *owner)
     snprintf(worker->name, sizeof worker->name, "wp-%.6s-%s-%06x", executor->state.instance, owner->profile->agent_type,
              executor_random(executor) & 0xffffffU);
 
+    list_init(&worker->volume_wait);
+    worker->attached = owner->transport == TRANSPORT_USE_ATTACH;
+    if (worker->attached) {
+        executor_random_bytes(executor, worker->token, sizeof worker->token);
+        worker->pending++;
+        runner_volume_want(worker);
+        return;
+    }
     uint32_t uid = worker_has_own_user(owner->profile) ? slot->uid : 0;
     worker->dir_fd = state_dir_container_new(&executor->state, worker->name, uid, &error);
     if (worker->dir_fd >= 0)
-        worker->listener = socket_listener_new(executor->loop, worker->dir_fd, "sock", on_accepted, worker, &error);
-    if (worker->listener == NULL) {
+        worker->listener =
+            socket_listener_new(executor->loop, worker->dir_fd, "sock", on_accepted, on_refused, worker, &error);
+    if (worker->listener == NULL)
         creation_failed(worker, &error);
-        return;
-    }
-    if (wants_own_network(owner->profile) && slot->network_id[0] == '\0')
-        create_network(worker);
     else
-        create_container(worker);
+        create(worker);
 }
 
 /* --- work -------------------------------------------------------------------------------------------- */
+
+/* Asks for a reset and its receipt; once more after a broken stream, when `unacknowledged` says what did not arrive. */
+static void reset_begin(struct worker *worker, uint32_t unacknowledged)
+{
+    if (unacknowledged != 0)
+        runner_conn_ack(worker->conn, unacknowledged);
+    worker->reset_begun_us = clock_us();
+    worker->receipt_due = true;
+    worker_timer(worker, worker->owner->profile->reset_timeout_ms);
+    runner_conn_reset(worker->conn);
+    runner_conn_flush(worker->conn);
+}
 
 void worker_release(struct worker *worker, uint32_t task_number)
 {
@@ -428,11 +621,7 @@ void worker_release(struct worker *worker, uint32_t task_number)
         agent_pool_dispatch(owner);
         return;
     }
-    worker->reset_begun_us = now;
-    worker->receipt_due = true;
-    worker_timer(worker, owner->profile->reset_timeout_ms);
-    runner_conn_reset(worker->conn);
-    runner_conn_flush(worker->conn);
+    reset_begin(worker, 0);
 }
 
 void worker_ping(struct worker *worker)
@@ -454,6 +643,12 @@ static void on_checked(void *user, const struct container_status *status, const 
         worker_died(worker, NULL);
     } else if (error == NULL && !status->running && worker->container.state != CONTAINER_CREATING) {
         worker_died(worker, status);
+    } else if (worker->attached) {
+        if (worker->attachment == NULL && !uv_is_active((uv_handle_t *)&worker->timer)) {
+            struct error again = ERROR_INIT;
+            error_set(&again, ERROR_UNAVAILABLE, "the engine refused it for a moment");
+            detached(worker, error != NULL ? error : &again);
+        }
     } else if (worker->container.state == CONTAINER_BUSY && !runner_conn_ready(worker->conn)) {
         if (++worker->checks > RECONNECT_CHECKS)
             worker_retire(worker, "its runner did not come back");
@@ -489,9 +684,14 @@ static void on_timer(uv_timer_t *timer)
     struct worker *worker = timer->data;
     struct agent_pool *owner = worker->owner;
     struct error error = ERROR_INIT;
+    if (worker->detached_us != 0) {
+        attachment_close(worker->attachment); /* opened, but no HELLO came over it */
+        attach(worker);
+        return;
+    }
     switch (worker->container.state) {
     case CONTAINER_CONNECTING:
-        error_set(&error, ERROR_TIMEOUT, "its runner did not report within %u s", CONNECT_TIMEOUT_MS / 1000);
+        error_set(&error, ERROR_TIMEOUT, "its runner did not report in time");
         creation_failed(worker, &error);
         break;
     case CONTAINER_BUSY:
@@ -536,6 +736,7 @@ void worker_retire(struct worker *worker, const char *format, ...)
     if (worker->conn != NULL)
         runner_conn_stop(worker->conn);
     worker->listener = socket_listener_free(worker->listener);
+    attachment_close(worker->attachment); /* an open stream would freeze the container's removal */
     struct job *job = job_on(worker);
     if (job != NULL)
         job_end(job, TASK_LOST, "the container was lost while the task ran: %s", worker->retire_reason);

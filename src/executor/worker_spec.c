@@ -6,7 +6,7 @@
 #define RUNNER_DIRECTORY "/.warmpool"
 #define INODE_BYTES      4096U /* of a tmpfs: one inode per this many bytes ... */
 #define INODES_MIN       1024U /* ... but never fewer */
-#define FIXED_ARGUMENTS  5U
+#define FIXED_ARGUMENTS  5U    /* at most */
 
 struct spec_parts { /* what a container_spec points at */
     const char *entrypoint[FIXED_ARGUMENTS + RECEIPT_MOUNTS_MAX + 1];
@@ -14,8 +14,9 @@ struct spec_parts { /* what a container_spec points at */
     struct engine_bind binds[3 + 32];
     struct engine_ulimit ulimits[16];
     struct engine_label labels[3];
+    struct engine_volume volume;
     const char *env[256];
-    char own_env[8][160];
+    char own_env[9][160];
     char user[32], slot[16], orphan[24];
     char directory[4096], passwd[4096 + 16], group[4096 + 16];
 };
@@ -34,7 +35,7 @@ bool worker_has_own_user(const struct profile *profile)
 static void spec_environment(struct spec_parts *parts, const struct worker *worker, const struct profile *profile)
 {
     size_t count = 0;
-    const size_t own = sizeof parts->own_env / sizeof parts->own_env[0];
+    const size_t own = worker->attached ? 9 : 8;
     snprintf(parts->own_env[0], sizeof parts->own_env[0], "AGENT_TYPE=%s", profile->agent_type);
     snprintf(parts->own_env[1], sizeof parts->own_env[1], "CONTAINER_ID=%s", worker->name);
     snprintf(parts->own_env[2], sizeof parts->own_env[2], "POOL_MODE=true");
@@ -43,6 +44,12 @@ static void spec_environment(struct spec_parts *parts, const struct worker *work
     snprintf(parts->own_env[5], sizeof parts->own_env[5], "USER=swarm");
     snprintf(parts->own_env[6], sizeof parts->own_env[6], "LOGNAME=swarm");
     snprintf(parts->own_env[7], sizeof parts->own_env[7], "TMPDIR=/tmp");
+    if (worker->attached) {
+        char *text = parts->own_env[8];
+        text += snprintf(text, sizeof parts->own_env[8], SYNC_TOKEN_VARIABLE "=");
+        for (size_t i = 0; i < SYNC_TOKEN_BYTES; i++)
+            text += snprintf(text, 3, "%02x", worker->token[i]);
+    }
     for (size_t i = 0; i < own; i++)
         parts->env[count++] = parts->own_env[i];
     /* The profile's come last: they win. */
@@ -52,11 +59,11 @@ static void spec_environment(struct spec_parts *parts, const struct worker *work
 }
 
 /* Writable mounts: volumes of tmpfs, /dev/shm; the runner is told which to empty, /dev/mqueue with them. */
-static void spec_mounts(struct spec_parts *parts, struct container_spec *spec, const struct profile *profile)
+static void spec_mounts(struct spec_parts *parts, struct container_spec *spec, const struct profile *profile,
+                        size_t arguments)
 {
-    size_t arguments = FIXED_ARGUMENTS;
     const char *shm = NULL;
-    for (size_t i = 0; i < profile->tmpfs_count && arguments < FIXED_ARGUMENTS + RECEIPT_MOUNTS_MAX - 2; i++) {
+    for (size_t i = 0; i < profile->tmpfs_count && spec->tmpfs_count < RECEIPT_MOUNTS_MAX - 2; i++) {
         const struct config_tmpfs *tmpfs = &profile->tmpfs[i];
         if (strcmp(tmpfs->path, "/dev/shm") == 0) {
             spec->shm_bytes = tmpfs->size_bytes;
@@ -79,17 +86,31 @@ static void spec_mounts(struct spec_parts *parts, struct container_spec *spec, c
     parts->entrypoint[arguments] = NULL;
 }
 
-static void spec_binds(struct spec_parts *parts, struct container_spec *spec, const struct worker *worker,
-                       const struct profile *profile)
+/* The container's directory on this host: the runner, its socket, passwd and group. */
+static void spec_directory(struct spec_parts *parts, struct container_spec *spec, const struct worker *worker,
+                           const struct profile *profile)
 {
     snprintf(parts->directory, sizeof parts->directory, "%s/containers/%s", worker->owner->executor->state.path,
              worker->name);
     parts->binds[spec->bind_count++] = (struct engine_bind){.source = parts->directory, .target = RUNNER_DIRECTORY};
-    if (worker_has_own_user(profile)) {
-        snprintf(parts->passwd, sizeof parts->passwd, "%s/passwd", parts->directory);
-        snprintf(parts->group, sizeof parts->group, "%s/group", parts->directory);
-        parts->binds[spec->bind_count++] = (struct engine_bind){.source = parts->passwd, .target = "/etc/passwd"};
-        parts->binds[spec->bind_count++] = (struct engine_bind){.source = parts->group, .target = "/etc/group"};
+    if (!worker_has_own_user(profile))
+        return;
+    snprintf(parts->passwd, sizeof parts->passwd, "%s/passwd", parts->directory);
+    snprintf(parts->group, sizeof parts->group, "%s/group", parts->directory);
+    parts->binds[spec->bind_count++] = (struct engine_bind){.source = parts->passwd, .target = "/etc/passwd"};
+    parts->binds[spec->bind_count++] = (struct engine_bind){.source = parts->group, .target = "/etc/group"};
+}
+
+static void spec_binds(struct spec_parts *parts, struct container_spec *spec, const struct worker *worker,
+                       const struct profile *profile)
+{
+    if (worker->attached) {
+        parts->volume =
+            (struct engine_volume){.name = worker->owner->executor->volume.name, .target = RUNNER_DIRECTORY};
+        spec->volumes = &parts->volume;
+        spec->volume_count = 1;
+    } else {
+        spec_directory(parts, spec, worker, profile);
     }
     for (size_t i = 0; i < profile->mount_count && spec->bind_count < sizeof parts->binds / sizeof parts->binds[0]; i++)
         parts->binds[spec->bind_count++] = (struct engine_bind){.source = profile->mounts[i].source,
@@ -105,7 +126,7 @@ void worker_create(struct worker *worker, engine_id_fn *done)
     memset(&parts, 0, sizeof parts);
     struct container_spec spec = {
         .name = worker->name,
-        .image = profile->image,
+        .image = worker->owner->image->id,
         .workdir = "/workspace",
         .memory_bytes = profile->memory_bytes,
         .cpu_milli = profile->cpu_milli,
@@ -116,6 +137,7 @@ void worker_create(struct worker *worker, engine_id_fn *done)
         .read_only_root = profile->read_only_root,
         .no_new_privileges = profile->no_new_privileges,
         .hostname = profile->agent_type,
+        .open_stdin = worker->attached,
     };
     snprintf(parts.user, sizeof parts.user, "%u:%u", worker->slot->uid, worker->slot->uid);
     spec.user = worker_has_own_user(profile) ? parts.user : profile->user;
@@ -126,11 +148,16 @@ void worker_create(struct worker *worker, engine_id_fn *done)
 
     snprintf(parts.orphan, sizeof parts.orphan, "%llu", (unsigned long long)executor->config->orphan_timeout_ms);
     parts.entrypoint[0] = RUNNER_DIRECTORY "/runner";
-    parts.entrypoint[1] = "--socket";
-    parts.entrypoint[2] = RUNNER_DIRECTORY "/sock";
-    parts.entrypoint[3] = "--orphan-timeout";
-    parts.entrypoint[4] = parts.orphan;
-    spec_mounts(&parts, &spec, profile);
+    size_t arguments = 1;
+    if (worker->attached) {
+        parts.entrypoint[arguments++] = "--attach";
+    } else {
+        parts.entrypoint[arguments++] = "--socket";
+        parts.entrypoint[arguments++] = RUNNER_DIRECTORY "/sock";
+    }
+    parts.entrypoint[arguments++] = "--orphan-timeout";
+    parts.entrypoint[arguments++] = parts.orphan;
+    spec_mounts(&parts, &spec, profile, arguments);
     spec_binds(&parts, &spec, worker, profile);
     spec_environment(&parts, worker, profile);
     spec.entrypoint = parts.entrypoint;

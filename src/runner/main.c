@@ -76,10 +76,13 @@ static bool parse_number(const char *text, uint64_t *value)
 
 static bool parse_arguments(struct runner *runner, char *argv[])
 {
+    bool attach = false;
     for (int i = 1; argv[i] != NULL; i++) {
         uint64_t milliseconds;
         if (strcmp(argv[i], "--socket") == 0 && argv[i + 1] != NULL) {
             runner->socket_path = argv[++i];
+        } else if (strcmp(argv[i], "--attach") == 0) {
+            attach = true;
         } else if (strcmp(argv[i], "--orphan-timeout") == 0 && argv[i + 1] != NULL &&
                    parse_number(argv[i + 1], &milliseconds)) {
             runner->orphan_timeout_us = milliseconds * 1000;
@@ -87,13 +90,13 @@ static bool parse_arguments(struct runner *runner, char *argv[])
         } else if (argv[i][0] == '/' && runner->mount_count < RECEIPT_MOUNTS_MAX) {
             runner->mounts[runner->mount_count++] = argv[i];
         } else {
-            say("warmpool-runner: usage: runner --socket PATH [--orphan-timeout MS] MOUNT...\n");
+            say("warmpool-runner: usage: runner --socket PATH|--attach [--orphan-timeout MS] MOUNT...\n");
             return false;
         }
     }
-    if (runner->socket_path == NULL)
-        say("warmpool-runner: --socket is missing\n");
-    return runner->socket_path != NULL;
+    if ((runner->socket_path != NULL) == attach)
+        say("warmpool-runner: either --socket or --attach has to be given\n");
+    return (runner->socket_path != NULL) != attach;
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -105,12 +108,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static uint64_t next_wakeup(const struct runner *runner)
 {
-    uint64_t when = task_wakeup(runner);
-    if (runner->fd < 0) {
-        when = earlier(when, runner->connect_us);
-        if (runner->orphan_timeout_us != 0)
-            when = earlier(when, runner->orphaned_us + runner->orphan_timeout_us);
-    }
+    uint64_t when = earlier(task_wakeup(runner), link_wakeup(runner));
     return when;
 }
 
@@ -120,24 +118,20 @@ static void add(struct pollfd *set, unsigned *count, int fd, short events, unsig
     set[(*count)++] = (struct pollfd){.fd = fd, .events = events};
 }
 
-static bool stream_wanted(struct runner *runner, const struct stream *stream)
-{
-    return stream->fd >= 0 && stream->credit > 0 && conn_room(runner) > 0 && stream->left != 0;
-}
-
 #define NOT_POLLED UINT32_MAX
 
 /* One turn: wait for something, then handle all of it. */
 static void turn(struct runner *runner)
 {
-    struct pollfd set[4];
-    unsigned count = 0, conn = NOT_POLLED, out = NOT_POLLED, err = NOT_POLLED, in = NOT_POLLED;
-    if (runner->fd >= 0)
-        add(set, &count, runner->fd, (short)(POLLIN | (runner->output_end > runner->output_start ? POLLOUT : 0)),
-            &conn);
-    if (stream_wanted(runner, &runner->task.out))
+    struct pollfd set[5];
+    unsigned count = 0, conn = NOT_POLLED, pending = NOT_POLLED, out = NOT_POLLED, err = NOT_POLLED, in = NOT_POLLED;
+    if (runner->fd >= 0 && runner->connect_us == 0)
+        add(set, &count, runner->fd, POLLIN, &conn);
+    if (runner->out_fd >= 0 && runner->synced && runner->output_end > runner->output_start)
+        add(set, &count, runner->out_fd, POLLOUT, &pending);
+    if (stream_readable(&runner->task.out))
         add(set, &count, runner->task.out.fd, POLLIN, &out);
-    if (stream_wanted(runner, &runner->task.err))
+    if (stream_readable(&runner->task.err))
         add(set, &count, runner->task.err.fd, POLLIN, &err);
     if (runner->task.stdin_fd >= 0) /* POLLERR, when nobody reads any more, comes unasked */
         add(set, &count, runner->task.stdin_fd, runner->task.stdin_end > runner->task.stdin_start ? POLLOUT : 0, &in);
@@ -152,28 +146,27 @@ static void turn(struct runner *runner)
     }
     int ready = ppoll(set, count, wait, &runner->wait_mask);
     if (ready > 0) {
-        if (conn != NOT_POLLED && (set[conn].revents & POLLOUT))
-            conn_flush(runner);
+        if (pending != NOT_POLLED && set[pending].revents != 0)
+            link_flush(runner);
         if (out != NOT_POLLED && set[out].revents != 0)
-            task_read(runner, &runner->task.out);
+            stream_read(&runner->task.out);
         if (err != NOT_POLLED && set[err].revents != 0)
-            task_read(runner, &runner->task.err);
+            stream_read(&runner->task.err);
         if (in != NOT_POLLED && (set[in].revents & POLLERR))
             task_stdin_unread(runner);
         else if (in != NOT_POLLED && set[in].revents != 0)
             task_write_stdin(runner);
         if (conn != NOT_POLLED && runner->fd >= 0 && (set[conn].revents & (POLLIN | POLLHUP | POLLERR)))
-            conn_read(runner);
+            link_read(runner);
     }
     task_step(runner);
-    if (runner->fd < 0) {
-        uint64_t now = now_us();
-        if (runner->orphan_timeout_us != 0 && now >= runner->orphaned_us + runner->orphan_timeout_us)
-            _exit(0); /* nobody came back: the container ends with PID 1 */
-        if (now >= runner->connect_us)
-            conn_try(runner);
-    }
-    conn_flush(runner);
+    task_flush(runner);
+    uint64_t now = now_us();
+    if (link_orphaned(runner, now))
+        _exit(0); /* nobody came back: the container ends with PID 1 */
+    if (runner->connect_us != 0 && now >= runner->connect_us)
+        link_try(runner);
+    link_flush(runner);
 }
 
 static struct runner the_runner; /* too large for the stack */
@@ -195,12 +188,16 @@ int main(int argc, char *argv[])
     }
     runner->self = argv[0];
     runner->environment = environ;
-    runner->fd = -1;
+    runner->fd = runner->out_fd = -1;
     runner->input = runner->input_small;
     runner->input_size = sizeof runner->input_small;
-    runner->task.out.fd = runner->task.err.fd = runner->task.stdin_fd = -1;
+    runner->task.out.fd = runner->task.err.fd = runner->task.stdin_fd = runner->task.terminal_fd = -1;
     umask(022);
     open_standard_descriptors(runner);
+    if (runner->socket_path == NULL && !link_open_attach(runner)) {
+        say("warmpool-runner: " SYNC_TOKEN_VARIABLE " is missing\n");
+        return 2;
+    }
     prepare_signals(runner);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     int refused = filter_install();
@@ -212,7 +209,9 @@ int main(int argc, char *argv[])
     figures_read(&runner->figures);
     runner->figures_fresh = true;
     residue_open(runner);
-    runner->orphaned_us = runner->connect_us = now_us();
+    runner->orphaned_us = now_us();
+    if (runner->socket_path != NULL)
+        runner->connect_us = runner->orphaned_us;
     for (;;)
         turn(runner);
 }

@@ -97,6 +97,8 @@ void reset(struct runner *runner, struct receipt *receipt)
         if (runner->mount_fds[i] >= 0)
             removed += wipe_directory(runner->mount_fds[i], deadline);
     umask(022);
+    stream_clear(&runner->task.out);
+    stream_clear(&runner->task.err);
     residue_count(runner, receipt);
     receipt->killed = killed + runner->task.exit.killed;
     receipt->removed = removed;

@@ -6,7 +6,8 @@
  *
  *     IDLE -> RUNNING -> DRAINING (the main process has ended) -> EXITED (EXIT sent, not acknowledged) -> IDLE
  *
- * Everything about the task survives a broken connection; the deadline needs none. */
+ * Everything about the task survives a broken connection; the deadline needs none. The last RING_BYTES of each output
+ * stream are kept, so that what was lost with a connection is sent again on the next one. */
 #pragma once
 
 #include <signal.h>
@@ -24,10 +25,14 @@
 
 enum phase { PHASE_IDLE, PHASE_RUNNING, PHASE_DRAINING, PHASE_EXITED };
 
+#define RING_BYTES (512U * 1024U) /* untouched, and so not resident, beyond what a task writes */
+
 struct stream { /* stdout or stderr of the task, our end */
     int fd;     /* -1: closed */
     uint8_t type;
-    uint64_t credit; /* bytes that may still be sent */
+    uint8_t *ring;
+    /* Bytes since the task's beginning: read from it, put into frames, allowed by the daemon. */
+    uint64_t total, sent, granted;
     int64_t left; /* with kept background processes: what was in the pipe when the main process ended; -1: to the end */
 };
 
@@ -40,10 +45,13 @@ struct task_state {
     uint8_t ended_by;                        /* EXIT_TIMED_OUT, EXIT_CANCELLED or 0 */
     bool killed;                             /* SIGKILL was sent by us */
     struct stream out, err;
-    int stdin_fd; /* -1: closed */
-    bool stdin_eof;
+    int terminal_fd; /* the task's side of its terminal, held open while the main process lives; -1: none */
+    int stdin_fd;    /* -1: closed */
+    bool stdin_eof, stdin_unread;
     size_t stdin_start, stdin_end;
     uint32_t stdin_owed; /* consumed, credit not sent */
+    uint64_t stdin_received, stdin_credited;
+    bool exit_due; /* EXIT is to be sent when all output has been */
     struct message_exit exit;
 };
 
@@ -54,21 +62,23 @@ struct figures { /* what the kernel counts for the container; UINT64_MAX where i
 };
 
 struct runner {
-    const char *self; /* path of this program, for the probe */
-    const char *socket_path;
-    char *const *environment;
+    const char *self;        /* path of this program, for the probe */
+    const char *socket_path; /* NULL: the connection is our own stdin and stdout, the engine's attach stream */
+    uint8_t token[SYNC_TOKEN_BYTES];
+    char **environment;
     uint64_t orphan_timeout_us;
     int null_fd, cwd_fd;
     sigset_t wait_mask; /* during ppoll: SIGCHLD let in */
     /* connection */
-    int fd; /* -1: none */
-    bool synced;
+    int fd, out_fd; /* to read from, to write to: the same for a socket; -1: none */
+    bool synced;    /* the daemon has said SYNC */
+    bool deaf;      /* on the attach stream nothing is heard until the next token */
     uint8_t marker[SYNC_MARKER_BYTES];
-    uint64_t connect_us, connect_backoff_us, orphaned_us;
-    uint8_t *input; /* input_small, or a mapping */
+    uint64_t connect_us, connect_backoff_us; /* when to try again, or to read again */
+    uint64_t orphaned_us;                    /* since when no daemon is known to be there */
+    uint8_t *input;                          /* input_small, or a mapping */
     size_t input_size, input_length;
     size_t output_start, output_end; /* not yet written */
-    size_t output_frame;             /* where the first frame that is not wholly written begins */
     bool output_failed;
     /* task */
     enum phase phase;
@@ -89,16 +99,29 @@ struct runner {
     uint8_t input_small[INPUT_BYTES];
     uint8_t output[OUTPUT_BYTES];
     uint8_t stdin_buffer[STDIN_CREDIT_INITIAL];
+    _Alignas(4096) uint8_t rings[2][RING_BYTES];
 };
 
 /* Microseconds of CLOCK_MONOTONIC. */
 uint64_t now_us(void);
 
-/* conn.c: the connection and the frames on it */
-void conn_try(struct runner *runner);
-void conn_read(struct runner *runner);
-void conn_flush(struct runner *runner);
-void conn_drop(struct runner *runner);
+/* link.c: the bytes' way, over the socket or the attach stream */
+
+/* Takes stdin and stdout for the attach stream and the token out of the environment. False: there is no token. */
+bool link_open_attach(struct runner *runner);
+void link_try(struct runner *runner);
+void link_read(struct runner *runner);
+void link_flush(struct runner *runner);
+void link_drop(struct runner *runner);
+/* Nobody has been heard for so long that the container shall end. */
+bool link_orphaned(const struct runner *runner, uint64_t now);
+uint64_t link_wakeup(const struct runner *runner);
+
+/* conn.c: the frames */
+
+/* Handles the whole frames in the input's first `size` bytes: how many bytes they took, -1 when the daemon broke the
+ * protocol. */
+ptrdiff_t conn_handle(struct runner *runner, size_t size);
 /* Room for a payload of `size` bytes at the output's end, NULL when it is full; then conn_commit(). */
 uint8_t *conn_reserve(struct runner *runner, size_t size);
 /* How much of the task's output would fit in one frame now; what small frames may need is kept free. */
@@ -115,18 +138,41 @@ void task_write_stdin(struct runner *runner);
 void task_stdin_unread(struct runner *runner);
 void task_credit(struct runner *runner, const struct message_credit *credit);
 void task_cancel(struct runner *runner, uint32_t grace_ms);
-void task_read(struct runner *runner, struct stream *stream);
-void task_send_exit(struct runner *runner);
+void task_winch(struct runner *runner, const struct message_winch *winch);
+/* Sends what is there of output, then EXIT. */
+void task_flush(struct runner *runner);
+/* On a new connection: what SYNC said goes in, what HELLO says comes out. */
+void task_resume(struct runner *runner, const struct message_sync *sync, struct message_hello *hello);
 /* Reaps, and moves the task on: deadlines, the end of draining. */
 void task_step(struct runner *runner);
 /* When task_step() has to be called at the latest; 0: no time. */
 uint64_t task_wakeup(const struct runner *runner);
 
+/* stream.c: from the task's pipes into the rings, from there into frames */
+bool stream_readable(const struct stream *stream);
+void stream_read(struct stream *stream);
+void stream_send(struct runner *runner, struct stream *stream);
+bool stream_sent(const struct stream *stream);
+/* Between tasks: gives the memory of a long output back. */
+void stream_clear(struct stream *stream);
+/* Goes back to `received`, or as far as the ring reaches. */
+void stream_resume(struct stream *stream, uint64_t received, uint64_t granted);
+
+/* terminal.c */
+struct terminal {
+    int master, task; /* the task's side */
+};
+/* 0 or errno */
+int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns);
+void terminal_resize(int master, uint16_t rows, uint16_t columns);
+
 /* spawn.c */
 struct spawn_request {
     const char *workdir; /* "": the container's */
     char *const *argv, *const *env;
-    int in, out, err; /* become 0, 1, 2 */
+    int in, out, err;     /* become 0, 1, 2 */
+    bool terminal;        /* `in` is one: it becomes the controlling terminal */
+    uint32_t cpu_limit_s; /* 0: none */
 };
 struct spawn_failure {
     int error;

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +66,13 @@ static void child(const struct runner *runner, const struct spawn_request *reque
     setsid();
     if (dup2(request->in, 0) < 0 || dup2(request->out, 1) < 0 || dup2(request->err, 2) < 0)
         goto failed;
+    if (request->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+        goto failed;
+    if (request->cpu_limit_s != 0) { /* of the child alone: memory is shared until exec, limits are not */
+        const struct rlimit limit = {.rlim_cur = request->cpu_limit_s, .rlim_max = request->cpu_limit_s + 1ULL};
+        if (setrlimit(RLIMIT_CPU, &limit) < 0)
+            goto failed;
+    }
     failure->stage = SPAWN_WORKDIR;
     if (request->workdir[0] != '\0' ? chdir(request->workdir) < 0 : runner->cwd_fd >= 0 && fchdir(runner->cwd_fd) < 0)
         goto failed;

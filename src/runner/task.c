@@ -15,7 +15,7 @@
 #define KILL_AGAIN_US  10000U   /* between two SIGKILLs to all, while the main process still lives */
 #define DRAIN_LIMIT_US 1000000U /* for killed processes to let go of the pipes */
 #define POINTERS_SMALL 512U
-#define READS_PER_TURN 8U
+#define END_OF_FILE    4 /* Ctrl-D, as a terminal's user ends stdin */
 
 /* --- start ------------------------------------------------------------------------------------------- */
 
@@ -84,15 +84,39 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-struct pipes {
-    int in[2], out[2], err[2]; /* [0] reads, [1] writes */
+struct ends {                      /* of the task's stdin, stdout and stderr */
+    int in, out, err;              /* its own */
+    int to_in, from_out, from_err; /* ours; -1: none */
 };
 
-static bool open_pipes(struct pipes *pipes, bool with_stdin)
+static int pipe_ends(int *reads, int *writes)
 {
-    *pipes = (struct pipes){{-1, -1}, {-1, -1}, {-1, -1}};
-    return (!with_stdin || pipe2(pipes->in, O_CLOEXEC) == 0) && pipe2(pipes->out, O_CLOEXEC) == 0 &&
-           pipe2(pipes->err, O_CLOEXEC) == 0;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -1;
+    *reads = ends[0];
+    *writes = ends[1];
+    return 0;
+}
+
+/* 0 or errno. What is open then is in `ends` either way. */
+static int ends_open(struct ends *ends, const struct message_run *run)
+{
+    *ends = (struct ends){-1, -1, -1, -1, -1, -1};
+    if ((run->flags & RUN_FLAG_TERMINAL) != 0) {
+        struct terminal terminal;
+        int error = terminal_open(&terminal, run->rows, run->columns);
+        if (error != 0)
+            return error;
+        ends->out = terminal.task;
+        ends->from_out = terminal.master;
+        if ((run->flags & RUN_FLAG_STDIN) != 0)
+            ends->to_in = fcntl(terminal.master, F_DUPFD_CLOEXEC, 3);
+        return 0;
+    }
+    if ((run->flags & RUN_FLAG_STDIN) != 0 && pipe_ends(&ends->in, &ends->to_in) < 0)
+        return errno;
+    return pipe_ends(&ends->from_out, &ends->out) < 0 || pipe_ends(&ends->from_err, &ends->err) < 0 ? errno : 0;
 }
 
 static void set_nonblocking(int fd)
@@ -108,7 +132,7 @@ static void task_not_started(struct runner *runner, int error, uint8_t stage)
     task->exit.spawn_errno = (uint32_t)error;
     task->exit.spawn_stage = stage;
     runner->phase = PHASE_EXITED;
-    task_send_exit(runner);
+    task->exit_due = true;
 }
 
 void task_run(struct runner *runner, uint32_t number, const struct message_run *run)
@@ -119,57 +143,65 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
     if (!runner->figures_fresh)
         figures_read(&runner->figures);
     runner->figures_fresh = false;
-    *task = (struct task_state){.number = number,
-                                .flags = run->flags,
-                                .kill_timeout_ms = run->kill_timeout_ms,
-                                .out = {.fd = -1, .type = FRAME_STDOUT, .credit = run->credit_stdout, .left = -1},
-                                .err = {.fd = -1, .type = FRAME_STDERR, .credit = run->credit_stderr, .left = -1},
-                                .stdin_fd = -1,
-                                .exit = {.user_us = EXIT_UNMEASURED,
-                                         .system_us = EXIT_UNMEASURED,
-                                         .cgroup_cpu_us = EXIT_UNMEASURED,
-                                         .peak_bytes = EXIT_UNMEASURED,
-                                         .disk_bytes = EXIT_UNMEASURED,
-                                         .network_bytes = EXIT_UNMEASURED}};
+    *task = (struct task_state){
+        .number = number,
+        .flags = run->flags,
+        .kill_timeout_ms = run->kill_timeout_ms,
+        .out = {.fd = -1, .type = FRAME_STDOUT, .ring = runner->rings[0], .granted = run->credit_stdout, .left = -1},
+        .err = {.fd = -1, .type = FRAME_STDERR, .ring = runner->rings[1], .granted = run->credit_stderr, .left = -1},
+        .stdin_fd = -1,
+        .terminal_fd = -1,
+        .exit = {.user_us = EXIT_UNMEASURED,
+                 .system_us = EXIT_UNMEASURED,
+                 .cgroup_cpu_us = EXIT_UNMEASURED,
+                 .peak_bytes = EXIT_UNMEASURED,
+                 .disk_bytes = EXIT_UNMEASURED,
+                 .network_bytes = EXIT_UNMEASURED}};
     runner->generation++;
     runner->dirty = true; /* before the first process, and until a reset has proven the contrary */
 
-    struct pipes pipes;
-    struct pointers pointers;
-    struct spawn_failure failure = {.error = 0, .stage = SPAWN_SETUP};
-    bool with_stdin = (run->flags & RUN_FLAG_STDIN) != 0;
-    if (!open_pipes(&pipes, with_stdin)) {
-        failure.error = errno;
-    } else if (!make_pointers(runner, run, small, &pointers)) {
+    struct ends ends;
+    struct pointers pointers = {0};
+    struct spawn_failure failure = {.error = ends_open(&ends, run), .stage = SPAWN_SETUP};
+    bool terminal = (run->flags & RUN_FLAG_TERMINAL) != 0;
+    if (failure.error == 0 && !make_pointers(runner, run, small, &pointers))
         failure.error = ENOMEM;
-    } else {
+    if (failure.error == 0) {
         struct spawn_request request = {.workdir = run->workdir,
                                         .argv = pointers.argv,
                                         .env = pointers.env,
-                                        .in = with_stdin ? pipes.in[0] : runner->null_fd,
-                                        .out = pipes.out[1],
-                                        .err = pipes.err[1]};
+                                        .in = terminal       ? ends.out
+                                              : ends.in >= 0 ? ends.in
+                                                             : runner->null_fd,
+                                        .out = ends.out,
+                                        .err = terminal ? ends.out : ends.err,
+                                        .terminal = terminal,
+                                        .cpu_limit_s = run->cpu_limit_s};
         task->begun_us = now_us();
         task->pid = spawn(runner, &request, &failure);
         if (pointers.size > 0)
             munmap(pointers.memory, pointers.size);
     }
-    close_fd(&pipes.in[0]);
-    close_fd(&pipes.out[1]);
-    close_fd(&pipes.err[1]);
+    close_fd(&ends.in);
+    close_fd(&ends.err);
     task->exit.spawn_us = now_us() - begun;
     if (failure.error != 0) {
-        close_fd(&pipes.in[1]);
-        close_fd(&pipes.out[0]);
-        close_fd(&pipes.err[0]);
+        close_fd(&ends.out);
+        close_fd(&ends.to_in);
+        close_fd(&ends.from_out);
+        close_fd(&ends.from_err);
         task_not_started(runner, failure.error, failure.stage);
         return;
     }
+    if (terminal) /* while it is open the other side does not end when the task closes its own for a moment */
+        task->terminal_fd = ends.out;
+    else
+        close_fd(&ends.out);
     runner->phase = PHASE_RUNNING;
     runner->children = true;
-    task->out.fd = pipes.out[0];
-    task->err.fd = pipes.err[0];
-    task->stdin_fd = pipes.in[1];
+    task->out.fd = ends.from_out;
+    task->err.fd = ends.from_err;
+    task->stdin_fd = ends.to_in;
     offer_to_oom_killer(task->pid);
     set_nonblocking(task->out.fd);
     set_nonblocking(task->err.fd);
@@ -190,9 +222,21 @@ static void send_credit(struct runner *runner, uint32_t bytes)
 
 void task_stdin_unread(struct runner *runner)
 {
-    close_fd(&runner->task.stdin_fd);
-    runner->task.stdin_start = runner->task.stdin_end = 0;
+    struct task_state *task = &runner->task;
+    close_fd(&task->stdin_fd);
+    task->stdin_start = task->stdin_end = 0;
+    task->stdin_unread = true;
     send_credit(runner, UINT32_MAX);
+}
+
+static void end_stdin(struct task_state *task)
+{
+    static const char end[] = {END_OF_FILE};
+    if (task->stdin_fd >= 0 && task->terminal_fd >= 0) {
+        ssize_t written = write(task->stdin_fd, end, sizeof end);
+        (void)written;
+    }
+    close_fd(&task->stdin_fd);
 }
 
 void task_write_stdin(struct runner *runner)
@@ -215,11 +259,12 @@ void task_write_stdin(struct runner *runner)
     if (task->stdin_start == task->stdin_end) {
         task->stdin_start = task->stdin_end = 0;
         if (task->stdin_eof)
-            close_fd(&task->stdin_fd);
+            end_stdin(task);
     }
     if (task->stdin_fd >= 0 && (task->stdin_owed >= STDIN_CREDIT_INITIAL / 4 || task->stdin_end == 0) &&
         task->stdin_owed > 0) {
         send_credit(runner, task->stdin_owed);
+        task->stdin_credited += task->stdin_owed;
         task->stdin_owed = 0;
     }
 }
@@ -241,6 +286,7 @@ void task_stdin(struct runner *runner, const uint8_t *data, size_t size, bool eo
     }
     memcpy(runner->stdin_buffer + task->stdin_end, data, size);
     task->stdin_end += size;
+    task->stdin_received += size;
     task->stdin_eof = eof;
     task_write_stdin(runner);
 }
@@ -251,43 +297,52 @@ void task_credit(struct runner *runner, const struct message_credit *credit)
 {
     struct task_state *task = &runner->task;
     if (credit->stream == WIRE_STDOUT)
-        task->out.credit += credit->bytes;
+        task->out.granted += credit->bytes;
     else if (credit->stream == WIRE_STDERR)
-        task->err.credit += credit->bytes;
+        task->err.granted += credit->bytes;
 }
 
-static size_t smaller(size_t a, size_t b)
+void task_winch(struct runner *runner, const struct message_winch *winch)
 {
-    return a < b ? a : b;
+    if (runner->task.terminal_fd >= 0)
+        terminal_resize(runner->task.terminal_fd, winch->rows, winch->columns);
 }
 
-void task_read(struct runner *runner, struct stream *stream)
+static void send_exit(struct runner *runner)
 {
-    for (unsigned i = 0; i < READS_PER_TURN && stream->fd >= 0 && stream->credit > 0 && stream->left != 0; i++) {
-        size_t most = smaller(conn_room(runner), FRAME_DATA_MAX);
-        if (most == 0)
-            return;
-        most = smaller(most, stream->credit > FRAME_DATA_MAX ? FRAME_DATA_MAX : (size_t)stream->credit);
-        if (stream->left > 0)
-            most = smaller(most, (size_t)stream->left);
-        uint8_t *room = runner->output + runner->output_end + FRAME_HEADER_BYTES;
-        ssize_t got = read(stream->fd, room, most);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && errno == EAGAIN)
-            return;
-        if (got <= 0) {
-            close_fd(&stream->fd);
-            return;
-        }
-        stream->credit -= (uint64_t)got;
-        if (stream->left > 0)
-            stream->left -= got;
-        conn_commit(runner, stream->type, 0, runner->task.number, (size_t)got);
-        if ((size_t)got < most)
-            continue;
-        conn_flush(runner);
-    }
+    uint8_t payload[MESSAGE_EXIT_BYTES];
+    message_exit_encode(&runner->task.exit, payload);
+    conn_send(runner, FRAME_EXIT, runner->task.number, payload, sizeof payload);
+    runner->task.exit_due = false;
+}
+
+void task_flush(struct runner *runner)
+{
+    struct task_state *task = &runner->task;
+    if (runner->phase == PHASE_IDLE || !runner->synced)
+        return;
+    stream_send(runner, &task->out);
+    stream_send(runner, &task->err);
+    if (task->exit_due && stream_sent(&task->out) && stream_sent(&task->err))
+        send_exit(runner);
+}
+
+void task_resume(struct runner *runner, const struct message_sync *sync, struct message_hello *hello)
+{
+    struct task_state *task = &runner->task;
+    hello->task_state = HELLO_TASK_NONE;
+    if (runner->phase == PHASE_IDLE)
+        return;
+    hello->task = task->number;
+    hello->task_state = runner->phase == PHASE_EXITED ? HELLO_TASK_EXITED : HELLO_TASK_RUNNING;
+    bool known = sync->task == task->number;
+    stream_resume(&task->out, known ? sync->received[0] : 0, known ? sync->granted[0] : task->out.granted);
+    stream_resume(&task->err, known ? sync->received[1] : 0, known ? sync->granted[1] : task->err.granted);
+    hello->resumed[0] = task->out.sent;
+    hello->resumed[1] = task->err.sent;
+    hello->stdin_received = task->stdin_received;
+    hello->stdin_consumed = task->stdin_unread ? UINT64_MAX : task->stdin_credited;
+    task->exit_due = runner->phase == PHASE_EXITED;
 }
 
 /* --- the end ------------------------------------------------------------------------------------------- */
@@ -330,6 +385,7 @@ static void note_main_exit(struct runner *runner, int status, const struct rusag
     }
     runner->phase = PHASE_DRAINING;
     close_fd(&task->stdin_fd);
+    close_fd(&task->terminal_fd);
     if (task->ended_by != 0) /* what it wrote before it was ended is worth a moment, not more */
         task->drain_us = now_us() + DRAIN_LIMIT_US;
 }
@@ -370,13 +426,6 @@ static void begin_draining(struct runner *runner)
     }
 }
 
-void task_send_exit(struct runner *runner)
-{
-    uint8_t payload[MESSAGE_EXIT_BYTES];
-    message_exit_encode(&runner->task.exit, payload);
-    conn_send(runner, FRAME_EXIT, runner->task.number, payload, sizeof payload);
-}
-
 static void finish(struct runner *runner)
 {
     struct task_state *task = &runner->task;
@@ -387,7 +436,7 @@ static void finish(struct runner *runner)
         task->exit.outcome = task->ended_by;
     runner->phase = PHASE_EXITED;
     explicit_bzero(runner->stdin_buffer, task->stdin_end);
-    task_send_exit(runner);
+    task->exit_due = true;
 }
 
 static bool drained(const struct stream *stream)
@@ -398,8 +447,9 @@ static bool drained(const struct stream *stream)
 static void drain(struct runner *runner, uint64_t now)
 {
     struct task_state *task = &runner->task;
-    task_read(runner, &task->out);
-    task_read(runner, &task->err);
+    stream_read(&task->out);
+    stream_read(&task->err);
+    task_flush(runner);
     if (drained(&task->out) && drained(&task->err)) {
         finish(runner);
         return;
@@ -415,8 +465,8 @@ static void drain(struct runner *runner, uint64_t now)
     if (task->ended_by != 0)
         return;
     /* Whoever else holds a pipe open is dying, unless it cannot: then the rest of its output is not waited for. */
-    bool waits_for_reader = (!drained(&task->out) && task->out.credit == 0) ||
-                            (!drained(&task->err) && task->err.credit == 0) || conn_room(runner) == 0 || runner->fd < 0;
+    bool waits_for_reader = (!drained(&task->out) && !stream_readable(&task->out)) ||
+                            (!drained(&task->err) && !stream_readable(&task->err));
     if (waits_for_reader)
         task->drain_us = 0;
     else if (task->drain_us == 0)

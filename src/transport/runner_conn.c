@@ -15,6 +15,7 @@ struct runner_conn {
     struct buffer in;  /* the beginning of a frame that has not arrived whole */
     struct buffer out; /* not written yet */
     uint8_t marker[SYNC_MARKER_BYTES];
+    bool skip; /* what comes before HELLO is of an earlier conversation */
     bool hello_seen;
     bool lost;
 };
@@ -56,9 +57,8 @@ static void conn_lose(struct runner_conn *conn, const struct error *error)
     conn->handler->lost(conn->user, error);
 }
 
-struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier,
-                                    const uint8_t marker[SYNC_MARKER_BYTES], const struct runner_handler *handler,
-                                    void *user)
+struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier, const struct message_sync *sync,
+                                    const uint8_t *token, const struct runner_handler *handler, void *user)
 {
     struct runner_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
@@ -67,11 +67,14 @@ struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier
     conn->carrier = carrier;
     conn->handler = handler;
     conn->user = user;
-    memcpy(conn->marker, marker, sizeof conn->marker);
-    struct message_sync sync = {.version = WIRE_VERSION};
-    memcpy(sync.marker, marker, sizeof sync.marker);
+    conn->skip = token != NULL;
+    memcpy(conn->marker, sync->marker, sizeof conn->marker);
+    if (token != NULL)
+        buffer_append(&conn->out, token, SYNC_TOKEN_BYTES);
+    struct message_sync full = *sync;
+    full.version = WIRE_VERSION;
     uint8_t payload[MESSAGE_SYNC_BYTES];
-    message_sync_encode(&sync, payload);
+    message_sync_encode(&full, payload);
     put_frame(conn, FRAME_SYNC, 0, 0, payload, sizeof payload);
     return conn;
 }
@@ -200,11 +203,43 @@ static ptrdiff_t handle_frames(struct runner_conn *conn, const uint8_t *data, si
     return (ptrdiff_t)used;
 }
 
+#define HELLO_BEFORE_MARKER (FRAME_HEADER_BYTES + sizeof(uint16_t))
+
+/* Drops what comes before a HELLO with our marker, of which nobody else knows. True when that begins the buffer. */
+static bool find_hello(struct runner_conn *conn)
+{
+    for (;;) {
+        const uint8_t *data = buffer_data(&conn->in);
+        size_t size = buffer_length(&conn->in);
+        const uint8_t *marker = size == 0 ? NULL : memmem(data, size, conn->marker, SYNC_MARKER_BYTES);
+        if (marker == NULL) {
+            const size_t kept = HELLO_BEFORE_MARKER + SYNC_MARKER_BYTES - 1;
+            if (size > kept)
+                buffer_consume(&conn->in, size - kept);
+            return false;
+        }
+        size_t at = (size_t)(marker - data);
+        if (at >= HELLO_BEFORE_MARKER && frame_size(marker - HELLO_BEFORE_MARKER, FRAME_HEADER_BYTES) > 0) {
+            buffer_consume(&conn->in, at - HELLO_BEFORE_MARKER);
+            return true;
+        }
+        buffer_consume(&conn->in, at + 1);
+    }
+}
+
 void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size)
 {
     struct error error = ERROR_INIT;
-    ptrdiff_t used;
-    if (buffer_length(&conn->in) == 0) {
+    ptrdiff_t used = 0;
+    if (conn->skip) {
+        buffer_append(&conn->in, data, size);
+        data += size;
+        size = 0;
+        conn->skip = !find_hello(conn);
+    }
+    if (conn->skip) {
+        /* Not yet. */
+    } else if (buffer_length(&conn->in) == 0) {
         used = handle_frames(conn, data, size, &error);
         if (used >= 0 && !conn->lost)
             buffer_append(&conn->in, data + used, size - (size_t)used);
@@ -279,6 +314,19 @@ void runner_conn_ack(struct runner_conn *conn, uint32_t task)
 void runner_conn_reset(struct runner_conn *conn)
 {
     put_frame(conn, FRAME_RESET, 0, 0, NULL, 0);
+}
+
+void runner_conn_winch(struct runner_conn *conn, uint32_t task, uint16_t rows, uint16_t columns)
+{
+    struct message_winch winch = {.rows = rows, .columns = columns};
+    uint8_t payload[MESSAGE_WINCH_BYTES];
+    message_winch_encode(&winch, payload);
+    put_frame(conn, FRAME_WINCH, 0, task, payload, sizeof payload);
+}
+
+void runner_conn_keepalive(struct runner_conn *conn)
+{
+    put_frame(conn, FRAME_ACK, 0, 0, NULL, 0);
 }
 
 void runner_conn_ping(struct runner_conn *conn, uint64_t nonce)

@@ -1,6 +1,6 @@
 /* The conversation with one runner, over whatever carries bytes.
  *
- * The carrier (a `struct carrier`: the socket transport, later the attach stream) feeds what arrives into
+ * The carrier (the socket transport or the engine's attach stream) feeds what arrives into
  * runner_conn_feed() and offers a non-blocking write. Requests are appended to an output buffer and leave with
  * runner_conn_flush(), so that several travel in one write. Every byte from the runner is hostile: a frame that the
  * protocol does not allow at this point ends the conversation through `lost`. One thread. */
@@ -44,11 +44,11 @@ struct runner_handler {
     void (*lost)(void *user, const struct error *error); /* once; nothing follows */
 };
 
-/* Takes over a connected carrier and sends SYNC with `marker`. NULL when out of memory: the carrier is then still the
- * caller's. */
-struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier,
-                                    const uint8_t marker[SYNC_MARKER_BYTES], const struct runner_handler *handler,
-                                    void *user);
+/* Takes over a connected carrier and sends SYNC: `sync`, but for its version, which is this side's. `token` (of the
+ * container, SYNC_TOKEN_BYTES) goes before it where the carrier is the attach stream, NULL else: with it, whatever
+ * comes before the HELLO that answers is skipped. NULL when out of memory: the carrier is then still the caller's. */
+struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier, const struct message_sync *sync,
+                                    const uint8_t *token, const struct runner_handler *handler, void *user);
 
 /* Closes the carrier if it is open and frees; no callback. Returns NULL; NULL is allowed. */
 struct runner_conn *runner_conn_free(struct runner_conn *conn);
@@ -74,6 +74,9 @@ void runner_conn_signal(struct runner_conn *conn, uint32_t task, uint32_t signal
 void runner_conn_cancel(struct runner_conn *conn, uint32_t task, uint32_t grace_ms);
 void runner_conn_ack(struct runner_conn *conn, uint32_t task);
 void runner_conn_reset(struct runner_conn *conn);
+void runner_conn_winch(struct runner_conn *conn, uint32_t task, uint16_t rows, uint16_t columns);
+/* Says no more than that the daemon is there. */
+void runner_conn_keepalive(struct runner_conn *conn);
 void runner_conn_ping(struct runner_conn *conn, uint64_t nonce);
 
 void runner_conn_flush(struct runner_conn *conn);

@@ -22,6 +22,7 @@ struct socket_listener {
     int fd;
     int64_t pid;
     socket_accepted_fn *accepted;
+    socket_refused_fn *refused;
     void *user;
 };
 
@@ -140,8 +141,12 @@ static void listener_accept(struct socket_listener *listener)
             return;
         struct ucred peer;
         socklen_t size = sizeof peer;
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid != listener->pid)
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
             continue;
+        if (peer.pid != listener->pid) {
+            listener->refused(listener->user, peer.pid);
+            continue;
+        }
         struct socket_carrier *carrier = calloc(1, sizeof *carrier);
         if (carrier == NULL)
             continue;
@@ -188,7 +193,7 @@ static int listen_at(int dir_fd, const char *name, struct error *err)
 }
 
 struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const char *name, socket_accepted_fn *accepted,
-                                            void *user, struct error *err)
+                                            socket_refused_fn *refused, void *user, struct error *err)
 {
     struct socket_listener *listener = calloc(1, sizeof *listener);
     if (listener == NULL) {
@@ -201,6 +206,7 @@ struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const c
         return NULL;
     }
     listener->accepted = accepted;
+    listener->refused = refused;
     listener->user = user;
     listener->poll.data = listener;
     int failed = uv_poll_init(loop, &listener->poll, listener->fd);

@@ -16,10 +16,12 @@ struct socket_listener;
 /* A connection of the container's init. The callee owns what is passed: it makes a runner_conn of `ops` and `carrier`
  * and binds it with socket_carrier_bind(), or calls ops->close(carrier). */
 typedef void socket_accepted_fn(void *user, const struct carrier_ops *ops, void *carrier);
+/* Somebody else connected and was closed; `pid` 0: of a pid namespace that this process does not see into. */
+typedef void socket_refused_fn(void *user, int64_t pid);
 
 /* Makes `name` in the directory `dir_fd` (an old socket file is replaced) and listens. NULL with `err`. */
 struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const char *name, socket_accepted_fn *accepted,
-                                            void *user, struct error *err);
+                                            socket_refused_fn *refused, void *user, struct error *err);
 
 /* From now on connections of process `pid` are accepted. */
 int socket_listener_start(struct socket_listener *listener, int64_t pid, struct error *err);

@@ -23,18 +23,25 @@ uint32_t frame_payload_max(uint8_t type)
 {
     switch (type) {
     case FRAME_SYNC:
+        return 128;
     case FRAME_CREDIT:
     case FRAME_SIGNAL:
     case FRAME_CANCEL:
     case FRAME_PING:
     case FRAME_PONG:
+    case FRAME_WINCH:
         return 64;
     case FRAME_RUN:
         return FRAME_RUN_MAX;
     case FRAME_STDIN:
     case FRAME_STDOUT:
     case FRAME_STDERR:
+    case FRAME_FILE:
         return FRAME_DATA_MAX;
+    case FRAME_PUT:
+    case FRAME_GET:
+    case FRAME_FILE_RESULT:
+        return 8192;
     case FRAME_HELLO:
     case FRAME_RECEIPT:
     case FRAME_EXIT:
@@ -49,18 +56,18 @@ uint32_t frame_payload_max(uint8_t type)
 
 bool frame_type_known(uint8_t type)
 {
-    return (type >= FRAME_SYNC && type <= FRAME_ACK) || (type >= FRAME_HELLO && type <= FRAME_LOG) ||
+    return (type >= FRAME_SYNC && type <= FRAME_FILE) || (type >= FRAME_HELLO && type <= FRAME_FILE_RESULT) ||
            type == FRAME_RESULT;
 }
 
 const char *frame_type_name(uint8_t type)
 {
-    static const char *const low[] = {"?",      "SYNC",   "RUN",   "STDIN", "CREDIT",
-                                      "SIGNAL", "CANCEL", "RESET", "PING",  "ACK"};
-    static const char *const high[] = {"HELLO", "STDOUT", "STDERR", "EXIT", "RECEIPT", "PONG", "LOG"};
-    if (type <= FRAME_ACK)
+    static const char *const low[] = {"?",     "SYNC", "RUN", "STDIN", "CREDIT", "SIGNAL", "CANCEL",
+                                      "RESET", "PING", "ACK", "WINCH", "PUT",    "GET",    "FILE"};
+    static const char *const high[] = {"HELLO", "STDOUT", "STDERR", "EXIT", "RECEIPT", "PONG", "LOG", "FILE_RESULT"};
+    if (type <= FRAME_FILE)
         return low[type];
-    if (type >= FRAME_HELLO && type <= FRAME_LOG)
+    if (type >= FRAME_HELLO && type <= FRAME_FILE_RESULT)
         return high[type - FRAME_HELLO];
     return type == FRAME_RESULT ? "RESULT" : "?";
 }

@@ -11,6 +11,14 @@
  *
  * The first frame on a connection is the daemon's SYNC with 16 random bytes, which the runner's HELLO
  * repeats: what was left over from an earlier connection can never pass for an answer on this one.
+ *
+ * Over the engine's attach stream neither end learns that the other has lost the stream, and half a frame may be left
+ * in it. So there each SYNC follows the container's token, 16 bytes that only daemon and runner know: wherever the
+ * runner meets them, whatever came before is forgotten. The daemon in turn skips everything up to the HELLO with its
+ * marker.
+ *
+ * Nothing of a task gets lost with a connection: SYNC says how much of its output has arrived, HELLO how much of its
+ * stdin, and both ends send again from there.
  * The protocol version is in SYNC and HELLO. Decoding is stateless and copies nothing.
  * This file and message.* know nothing but libc: the runner links them. */
 #pragma once
@@ -19,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_VERSION       1U
+#define WIRE_VERSION       2U
 #define FRAME_MAGIC        0x5057U
 #define FRAME_HEADER_BYTES 16U
 #define FRAME_DATA_MAX     (64U * 1024U)         /* payload of STDIN, STDOUT, STDERR */
@@ -27,7 +35,7 @@
 #define FRAME_RESULT_MAX   (96U * 1024U * 1024U) /* payload of RESULT, daemon to API client only */
 
 enum frame_type {
-    /* daemon to runner (STDIN, CREDIT, SIGNAL, CANCEL: also API client to daemon) */
+    /* daemon to runner (STDIN, CREDIT, SIGNAL, CANCEL, WINCH: also API client to daemon) */
     FRAME_SYNC = 1, /* message_sync */
     FRAME_RUN,      /* message_run; header task = new task's number, never 0 */
     FRAME_STDIN,    /* bytes; FRAME_FLAG_EOF: no more follow (payload may be empty) */
@@ -36,16 +44,21 @@ enum frame_type {
     FRAME_CANCEL,   /* u32 grace_ms: SIGTERM, grace, SIGKILL of everything */
     FRAME_RESET,    /* empty: clean up; answered by RECEIPT */
     FRAME_PING,     /* u64 nonce; answered by PONG */
-    FRAME_ACK,      /* empty: the EXIT of header.task has arrived and may be forgotten */
+    FRAME_ACK,      /* empty: the EXIT of header.task has arrived and may be forgotten; task 0: the daemon lives */
+    FRAME_WINCH,    /* message_winch: the terminal's size */
+    FRAME_PUT,      /* message_put (file.h): a tree comes for the container */
+    FRAME_GET,      /* message_get: a tree is wanted */
+    FRAME_FILE,     /* records of a tree stream; both ways; FRAME_FLAG_EOF: its last */
 
     /* runner to daemon (STDOUT, STDERR: also daemon to API client) */
     FRAME_HELLO = 64, /* message_hello */
     FRAME_STDOUT,     /* bytes; FRAME_FLAG_EOF: the stream ended */
     FRAME_STDERR,
-    FRAME_EXIT,    /* message_exit */
-    FRAME_RECEIPT, /* struct receipt */
-    FRAME_PONG,    /* message_pong */
-    FRAME_LOG,     /* u8 level (enum log_level), then text */
+    FRAME_EXIT,        /* message_exit */
+    FRAME_RECEIPT,     /* struct receipt */
+    FRAME_PONG,        /* message_pong */
+    FRAME_LOG,         /* u8 level (enum log_level), then text */
+    FRAME_FILE_RESULT, /* message_file_result: answers PUT */
 
     /* daemon to API client only */
     FRAME_RESULT = 128, /* message_result */

@@ -128,6 +128,11 @@ void message_sync_encode(const struct message_sync *message, uint8_t out[MESSAGE
     struct wire_writer writer = writer_of(out, MESSAGE_SYNC_BYTES);
     wire_put_u16(&writer, message->version);
     wire_put_bytes(&writer, message->marker, SYNC_MARKER_BYTES);
+    wire_put_u32(&writer, message->task);
+    for (int i = 0; i < 2; i++) {
+        wire_put_u64(&writer, message->received[i]);
+        wire_put_u64(&writer, message->granted[i]);
+    }
 }
 
 static void get_marker(struct wire_reader *reader, uint8_t marker[SYNC_MARKER_BYTES])
@@ -142,6 +147,11 @@ int message_sync_decode(const uint8_t *payload, size_t size, struct message_sync
     struct wire_reader reader = reader_of(payload, size);
     *message = (struct message_sync){.version = wire_get_u16(&reader)};
     get_marker(&reader, message->marker);
+    message->task = wire_get_u32(&reader);
+    for (int i = 0; i < 2; i++) {
+        message->received[i] = wire_get_u64(&reader);
+        message->granted[i] = wire_get_u64(&reader);
+    }
     return wire_reader_end(&reader);
 }
 
@@ -156,7 +166,7 @@ static size_t strings_size(const char *const strings[], uint32_t *count)
     return size;
 }
 
-#define RUN_FIXED_BYTES (5U * 4U + 2U * 4U)
+#define RUN_FIXED_BYTES (6U * 4U + 2U * 2U + 2U * 4U)
 
 size_t message_run_size(const struct message_run *message, const char *const argv[], const char *const env[])
 {
@@ -176,6 +186,9 @@ void message_run_encode(const struct message_run *message, const char *const arg
     wire_put_u32(&writer, message->kill_timeout_ms);
     wire_put_u32(&writer, message->credit_stdout);
     wire_put_u32(&writer, message->credit_stderr);
+    wire_put_u32(&writer, message->cpu_limit_s);
+    wire_put_u16(&writer, message->rows);
+    wire_put_u16(&writer, message->columns);
     wire_put_string(&writer, message->workdir);
     wire_put_u32(&writer, argc);
     wire_put_u32(&writer, envc);
@@ -194,11 +207,14 @@ int message_run_decode(const uint8_t *payload, size_t size, struct message_run *
     message->kill_timeout_ms = wire_get_u32(&reader);
     message->credit_stdout = wire_get_u32(&reader);
     message->credit_stderr = wire_get_u32(&reader);
+    message->cpu_limit_s = wire_get_u32(&reader);
+    message->rows = wire_get_u16(&reader);
+    message->columns = wire_get_u16(&reader);
     message->workdir = wire_get_string(&reader);
     message->argc = wire_get_u32(&reader);
     message->envc = wire_get_u32(&reader);
     if (message->argc == 0 || message->argc > RUN_STRINGS_MAX || message->envc > RUN_STRINGS_MAX ||
-        (message->flags & ~(RUN_FLAG_STDIN | RUN_FLAG_KEEP_BACKGROUND)) != 0)
+        (message->flags & ~(RUN_FLAG_STDIN | RUN_FLAG_KEEP_BACKGROUND | RUN_FLAG_TERMINAL)) != 0)
         return -1;
     message->argv = reader;
     for (uint32_t i = 0; i < message->argc && !reader.bad; i++)
@@ -227,7 +243,24 @@ int message_credit_decode(const uint8_t *payload, size_t size, struct message_cr
     struct wire_reader reader = reader_of(payload, size);
     message->stream = wire_get_u8(&reader);
     message->bytes = wire_get_u32(&reader);
-    return message->stream > WIRE_STDERR ? -1 : wire_reader_end(&reader);
+    return message->stream > WIRE_FILES ? -1 : wire_reader_end(&reader);
+}
+
+/* --- WINCH ------------------------------------------------------------------------------------------ */
+
+void message_winch_encode(const struct message_winch *message, uint8_t out[MESSAGE_WINCH_BYTES])
+{
+    struct wire_writer writer = writer_of(out, MESSAGE_WINCH_BYTES);
+    wire_put_u16(&writer, message->rows);
+    wire_put_u16(&writer, message->columns);
+}
+
+int message_winch_decode(const uint8_t *payload, size_t size, struct message_winch *message)
+{
+    struct wire_reader reader = reader_of(payload, size);
+    message->rows = wire_get_u16(&reader);
+    message->columns = wire_get_u16(&reader);
+    return wire_reader_end(&reader);
 }
 
 /* --- RECEIPT ---------------------------------------------------------------------------------------- */
@@ -327,6 +360,10 @@ size_t message_hello_encode(const struct message_hello *message, uint8_t out[MES
     wire_put_u8(&writer, message->task_state);
     wire_put_u32(&writer, message->task);
     wire_put_u32(&writer, message->generation);
+    wire_put_u64(&writer, message->resumed[0]);
+    wire_put_u64(&writer, message->resumed[1]);
+    wire_put_u64(&writer, message->stdin_received);
+    wire_put_u64(&writer, message->stdin_consumed);
     size_t used = (size_t)(writer.next - out);
     return used + receipt_encode(&message->baseline, out + used);
 }
@@ -340,6 +377,10 @@ int message_hello_decode(const uint8_t *payload, size_t size, struct message_hel
     message->task_state = wire_get_u8(&reader);
     message->task = wire_get_u32(&reader);
     message->generation = wire_get_u32(&reader);
+    message->resumed[0] = wire_get_u64(&reader);
+    message->resumed[1] = wire_get_u64(&reader);
+    message->stdin_received = wire_get_u64(&reader);
+    message->stdin_consumed = wire_get_u64(&reader);
     get_receipt(&reader, &message->baseline);
     return message->task_state > HELLO_TASK_EXITED ? -1 : wire_reader_end(&reader);
 }

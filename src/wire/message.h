@@ -41,8 +41,14 @@ int wire_reader_end(const struct wire_reader *reader);
 struct message_sync {
     uint16_t version;
     uint8_t marker[SYNC_MARKER_BYTES]; /* random, new for each connection */
+    /* Of the task that the daemon takes to be there, 0: none. Bytes since its beginning, [0] stdout, [1] stderr: */
+    uint32_t task;
+    uint64_t received[2]; /* have arrived */
+    uint64_t granted[2];  /* may be sent in all */
 };
-#define MESSAGE_SYNC_BYTES 18U
+#define MESSAGE_SYNC_BYTES 54U
+#define SYNC_TOKEN_BYTES   16U /* what goes before SYNC on the attach stream */
+#define SYNC_TOKEN_VARIABLE "WARMPOOL_TOKEN" /* the container's variable that holds it, in hexadecimal; no task sees it */
 
 void message_sync_encode(const struct message_sync *message, uint8_t out[MESSAGE_SYNC_BYTES]);
 int message_sync_decode(const uint8_t *payload, size_t size, struct message_sync *message);
@@ -51,6 +57,7 @@ int message_sync_decode(const uint8_t *payload, size_t size, struct message_sync
 
 #define RUN_FLAG_STDIN           1U /* the task has a stdin; without it stdin is /dev/null */
 #define RUN_FLAG_KEEP_BACKGROUND 2U /* processes that outlive the main process are left alone (leases) */
+#define RUN_FLAG_TERMINAL        4U /* stdin, stdout and stderr are a terminal of rows x columns; all output is stdout */
 
 #define RUN_STRINGS_MAX 65536U /* argv and environment entries, each */
 
@@ -60,6 +67,8 @@ struct message_run {
     uint32_t kill_timeout_ms; /* between SIGTERM and SIGKILL */
     uint32_t credit_stdout;   /* bytes the runner may send before more credit comes */
     uint32_t credit_stderr;
+    uint32_t cpu_limit_s; /* RLIMIT_CPU of each of its processes; 0: none */
+    uint16_t rows, columns;
     const char *workdir;     /* "": the container's */
     uint32_t argc;           /* at least 1 */
     uint32_t envc;           /* entries K=V, added to or replacing the container's */
@@ -76,7 +85,7 @@ int message_run_decode(const uint8_t *payload, size_t size, struct message_run *
 
 /* --- CREDIT --------------------------------------------------------------------------------------- */
 
-enum wire_stream { WIRE_STDIN = 0, WIRE_STDOUT = 1, WIRE_STDERR = 2 };
+enum wire_stream { WIRE_STDIN = 0, WIRE_STDOUT = 1, WIRE_STDERR = 2, WIRE_FILES = 3 };
 
 /* Direction says who may send: daemon to runner for STDOUT and STDERR, runner to daemon for STDIN (the initial STDIN
  * credit is STDIN_CREDIT_INITIAL). A STDIN credit of UINT32_MAX says: nobody reads any more, drop what is left. */
@@ -90,6 +99,16 @@ struct message_credit {
 
 void message_credit_encode(const struct message_credit *message, uint8_t out[MESSAGE_CREDIT_BYTES]);
 int message_credit_decode(const uint8_t *payload, size_t size, struct message_credit *message);
+
+/* --- WINCH ---------------------------------------------------------------------------------------- */
+
+struct message_winch {
+    uint16_t rows, columns;
+};
+#define MESSAGE_WINCH_BYTES 4U
+
+void message_winch_encode(const struct message_winch *message, uint8_t out[MESSAGE_WINCH_BYTES]);
+int message_winch_decode(const uint8_t *payload, size_t size, struct message_winch *message);
 
 /* --- RECEIPT -------------------------------------------------------------------------------------- */
 
@@ -152,6 +171,10 @@ struct message_hello {
     uint8_t task_state;      /* enum hello_task_state; EXITED: its EXIT is not acknowledged and follows */
     uint32_t task;           /* number of that task */
     uint32_t generation;     /* tasks run so far */
+    /* Of that task: */
+    uint64_t resumed[2];     /* where its stdout and stderr go on: what SYNC said, or later when too much is gone */
+    uint64_t stdin_received; /* bytes that need not be sent again */
+    uint64_t stdin_consumed; /* for which CREDIT was given; UINT64_MAX: nobody reads any more */
     struct receipt baseline; /* taken before the first task */
 };
 #define MESSAGE_HELLO_BYTES_MAX (RECEIPT_BYTES_MAX + 64U)

@@ -195,6 +195,42 @@ static int read_stdin(struct api_request *request, const json_t *value, const js
     return 0;
 }
 
+static int read_side(const json_t *value, const char *key, uint16_t *side, struct api_failure *failure)
+{
+    json_int_t number = json_is_integer(value) ? json_integer_value(value) : 0;
+    if (number < 1 || number > UINT16_MAX)
+        return bad(failure, 400, "$.terminal.%s must be a number from 1 to %u", key, UINT16_MAX);
+    *side = (uint16_t)number;
+    return 0;
+}
+
+/* {"rows": 24, "columns": 80, "term": "xterm"} */
+static int read_terminal(struct api_request *request, const json_t *value, struct api_failure *failure)
+{
+    struct task_request *task = &request->task;
+    const char *key;
+    json_t *member;
+    if (!json_is_object(value))
+        return bad(failure, 400, "$.terminal must be an object with rows, columns and term");
+    task->terminal = true;
+    task->rows = 24;
+    task->columns = 80;
+    json_object_foreach ((json_t *)value, key, member) {
+        int result = 0;
+        if (strcmp(key, "rows") == 0)
+            result = read_side(member, key, &task->rows, failure);
+        else if (strcmp(key, "columns") == 0)
+            result = read_side(member, key, &task->columns, failure);
+        else if (strcmp(key, "term") == 0)
+            result = read_text(member, "terminal.term", &task->term, failure);
+        else
+            return bad(failure, 400, "$.terminal.%.64s is not known: rows, columns and term are", key);
+        if (result < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* --- a task definition through the profile's template ----------------------------------------------------------- */
 
 /* "a.b" below `root`; NULL when absent. */
@@ -324,6 +360,8 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         return read_stdin(request, value, json_object_get(request->json, "stdinEncoding"), failure);
     if (strcmp(key, "stdinStream") == 0)
         return read_bool(value, key, &task->stdin_stream, failure);
+    if (strcmp(key, "terminal") == 0)
+        return read_terminal(request, value, failure);
     if (strcmp(key, "workdir") == 0)
         return read_text(value, key, &task->workdir, failure);
     if (strcmp(key, "timeoutMs") == 0)
@@ -354,7 +392,7 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         if (strcmp(key, later[i]) == 0)
             return bad(failure, 400, "$.%s is not supported by this version", key);
     failure->hint =
-        "known are agentType command task agent env stdin stdinEncoding workdir timeoutMs killTimeout queueTimeoutMs "
+        "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs killTimeout queueTimeoutMs "
         "maxOutputBytes priority fresh captureOutput streamOutput id";
     return bad(failure, 400, "$.%.64s is not known", key);
 }

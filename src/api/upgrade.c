@@ -1,5 +1,5 @@
 /* `Upgrade: warmpool`: after the 101 the connection carries the frames of wire/. To the client STDOUT, STDERR, CREDIT
- * (for stdin) and, last, RESULT; from the client STDIN, CREDIT (for what it has taken), SIGNAL and CANCEL. A client
+ * (for stdin) and, last, RESULT; from the client STDIN, CREDIT (for what it has taken), SIGNAL, CANCEL and WINCH. A client
  * that sends anything else or goes away before RESULT has its task ended.
  *
  * What comes before the socket is ours (output of a quick task) waits in the buffer. */
@@ -157,7 +157,8 @@ static void upgraded_flush(struct upgraded *upgraded)
 static int handle_credit(struct upgraded *upgraded, const struct frame *frame)
 {
     struct message_credit credit;
-    if (message_credit_decode(frame->payload, frame->length, &credit) < 0 || credit.stream == WIRE_STDIN)
+    if (message_credit_decode(frame->payload, frame->length, &credit) < 0 ||
+        (credit.stream != WIRE_STDOUT && credit.stream != WIRE_STDERR))
         return -1;
     uint64_t *unconsumed = &upgraded->unconsumed[credit.stream == WIRE_STDERR];
     if (credit.bytes > *unconsumed) /* more than it was given */
@@ -184,6 +185,16 @@ static int handle_number(struct upgraded *upgraded, const struct frame *frame)
     return 0;
 }
 
+static int handle_winch(struct upgraded *upgraded, const struct frame *frame)
+{
+    struct message_winch winch;
+    if (message_winch_decode(frame->payload, frame->length, &winch) < 0)
+        return -1;
+    if (upgraded->exchange->task != NULL)
+        executor_task_winch(upgraded->exchange->task, winch.rows, winch.columns);
+    return 0;
+}
+
 static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
 {
     struct task *task = upgraded->exchange->task;
@@ -197,6 +208,8 @@ static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
     case FRAME_SIGNAL:
     case FRAME_CANCEL:
         return handle_number(upgraded, frame);
+    case FRAME_WINCH:
+        return handle_winch(upgraded, frame);
     default:
         return -1;
     }
@@ -205,7 +218,8 @@ static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
 /* What a client may send: a header of any other type is refused before its payload, which may be large, is awaited. */
 static bool may_come(uint8_t type)
 {
-    return type == FRAME_STDIN || type == FRAME_CREDIT || type == FRAME_SIGNAL || type == FRAME_CANCEL;
+    return type == FRAME_STDIN || type == FRAME_CREDIT || type == FRAME_SIGNAL || type == FRAME_CANCEL ||
+           type == FRAME_WINCH;
 }
 
 static int handle_input(struct upgraded *upgraded)

@@ -15,6 +15,7 @@ const struct verb verbs[] = {
      "--force does not wait for tasks."},
     {"run", verb_run, "TYPE [OPTION...] -- COMMAND [ARG...]", "runs a task in a warm container of agent type TYPE",
      "  -i                 passes stdin to the command\n"
+     "  -t                 gives it a terminal; with -i, yours (-it for both)\n"
      "  -e NAME=VALUE      sets a variable (again for more)\n"
      "  --timeout T        ends the task after T (500ms, 30s, 5m; 0: never)\n"
      "  --kill-timeout T   between SIGTERM and SIGKILL\n"

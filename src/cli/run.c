@@ -10,16 +10,23 @@
 
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/terminal.h"
 #include "wire/frame.h"
 #include "wire/message.h"
 
 #define CREDIT_BATCH (128U * 1024U)
 #define GRACE_MS     5000U
 
+/* Of a terminal that is not there: -t in a script. */
+#define TERMINAL_ROWS    24U
+#define TERMINAL_COLUMNS 80U
+#define TERMINAL_TYPE    "xterm"
+
 struct run {
     const struct cli *cli;
     int fd;
-    bool interactive, json;
+    bool json;
+    bool terminal; /* the task has one */
     bool stdin_open;
     uint32_t stdin_credit;
     uint32_t owed[2];
@@ -28,12 +35,18 @@ struct run {
     int code; /* -1: no result yet */
 };
 
-static volatile sig_atomic_t interrupts;
+static volatile sig_atomic_t interrupts, resized;
 
 static void on_interrupt(int number)
 {
     (void)number;
     interrupts++;
+}
+
+static void on_resize(int number)
+{
+    (void)number;
+    resized = 1;
 }
 
 static int send_frame(struct run *run, uint8_t type, uint8_t flags, const void *payload, size_t size)
@@ -51,6 +64,17 @@ static int send_cancel(struct run *run)
     struct wire_writer writer = {.next = payload, .end = payload + sizeof payload};
     wire_put_u32(&writer, run->cancels++ == 0 ? GRACE_MS : 0);
     return send_frame(run, FRAME_CANCEL, 0, payload, sizeof payload);
+}
+
+static int send_size(struct run *run)
+{
+    struct message_winch winch;
+    uint8_t payload[MESSAGE_WINCH_BYTES];
+    resized = 0;
+    if (!terminal_size(&winch.rows, &winch.columns))
+        return 0;
+    message_winch_encode(&winch, payload);
+    return send_frame(run, FRAME_WINCH, 0, payload, sizeof payload);
 }
 
 static int give_credit(struct run *run, int stream, uint32_t bytes)
@@ -71,6 +95,7 @@ static int handle_result(struct run *run, const struct frame *frame)
     struct message_result result;
     if (message_result_decode(frame->payload, frame->length, &result) < 0)
         return -1;
+    terminal_restore();
     if (run->json && puts(result.json) < 0)
         return -1;
     if (!run->json && result.message[0] != '\0')
@@ -99,7 +124,7 @@ static int handle_frame(struct run *run, const struct frame *frame)
     case FRAME_STDERR: {
         int stream = frame->type == FRAME_STDOUT ? 1 : 2;
         if (write_all(stream, frame->payload, frame->length) < 0)
-            return errno == EPIPE ? 1 : -1;
+            return errno == EPIPE || errno == EIO ? 1 : -1; /* the reader, or the terminal, is gone */
         give_credit(run, stream, frame->length); /* fails after the daemon's last word, which is still to be read */
         return 0;
     }
@@ -165,6 +190,8 @@ static int converse(struct run *run, const sigset_t *waiting)
     while (result == 0 && run->code < 0) {
         while (interrupts > run->cancels && result == 0)
             result = send_cancel(run);
+        if (resized && run->terminal && result == 0)
+            result = send_size(run);
         bool wants_stdin = run->stdin_open && run->stdin_credit > 0;
         struct pollfd set[2] = {{.fd = run->fd, .events = POLLIN}, {.fd = wants_stdin ? 0 : -1, .events = POLLIN}};
         int ready = ppoll(set, 2, NULL, waiting);
@@ -187,7 +214,7 @@ static int converse(struct run *run, const sigset_t *waiting)
 
 struct run_options {
     const char *timeout, *kill_timeout, *workdir, *priority, *id;
-    bool interactive, fresh, json;
+    bool interactive, terminal, both, fresh, json;
     const char *env[256];
     size_t env_count;
 };
@@ -232,6 +259,21 @@ static void put_time(struct json_writer *json, const char *key, const char *valu
     jw_uint(json, strtoull(value, NULL, 10));
 }
 
+static void put_terminal(struct json_writer *json)
+{
+    uint16_t rows = TERMINAL_ROWS, columns = TERMINAL_COLUMNS;
+    const char *term = getenv("TERM");
+    terminal_size(&rows, &columns);
+    jw_key(json, "terminal");
+    jw_open(json, '{');
+    jw_key(json, "rows");
+    jw_uint(json, rows);
+    jw_key(json, "columns");
+    jw_uint(json, columns);
+    put_text(json, "term", term != NULL && term[0] != '\0' ? term : TERMINAL_TYPE);
+    jw_close(json, '}');
+}
+
 static void write_request(struct buffer *out, const char *type, const struct run_options *options, char **command)
 {
     struct json_writer json = {.out = out};
@@ -261,6 +303,8 @@ static void write_request(struct buffer *out, const char *type, const struct run
     put_text(&json, "id", options->id);
     if (options->interactive)
         put_flag(&json, "stdinStream", true);
+    if (options->terminal)
+        put_terminal(&json);
     if (options->fresh)
         put_flag(&json, "fresh", true);
     put_flag(&json, "captureOutput", options->json);
@@ -271,9 +315,11 @@ static void write_request(struct buffer *out, const char *type, const struct run
 static void catch_signals(sigset_t *waiting)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_interrupt};
+    struct sigaction action = {.sa_handler = on_interrupt}, resize = {.sa_handler = on_resize};
     sigset_t blocked;
     sigemptyset(&blocked);
+    sigaddset(&blocked, SIGWINCH);
+    sigaction(SIGWINCH, &resize, NULL);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         sigaddset(&blocked, numbers[i]);
         sigaction(numbers[i], &action, NULL);
@@ -282,6 +328,7 @@ static void catch_signals(sigset_t *waiting)
     sigprocmask(SIG_BLOCK, &blocked, waiting);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigdelset(waiting, numbers[i]);
+    sigdelset(waiting, SIGWINCH);
 }
 
 static int run_task(struct run *run, const char *body, size_t size)
@@ -296,6 +343,8 @@ static int run_task(struct run *run, const char *body, size_t size)
                               &run->in, &length);
     int code;
     if (status == 101) {
+        if (run->terminal && run->stdin_open)
+            terminal_raw();
         code = converse(run, &waiting);
     } else if (status < 0) {
         code = gone(run);
@@ -313,6 +362,7 @@ static int run_task(struct run *run, const char *body, size_t size)
         buffer_free(&reply.body);
     }
     close(run->fd);
+    terminal_restore();
     return code;
 }
 
@@ -324,7 +374,8 @@ int verb_run(struct cli *cli)
         {.name = "--timeout", .text = &options.timeout}, {.name = "--kill-timeout", .text = &options.kill_timeout},
         {.name = "--workdir", .text = &options.workdir}, {.name = "--priority", .text = &options.priority},
         {.name = "--fresh", .flag = &options.fresh},     {.name = "--json", .flag = &options.json},
-        {.name = "--id", .text = &options.id},
+        {.name = "--id", .text = &options.id},           {.name = "-t", .flag = &options.terminal},
+        {.name = "-it", .flag = &options.both},          {.name = "-ti", .flag = &options.both},
     };
     int rest, whole = cli->argc;
     int read = options_read(cli, specs, sizeof specs / sizeof specs[0], &rest);
@@ -336,10 +387,12 @@ int verb_run(struct cli *cli)
         return misused(cli, "unexpected \"%s\"; the command stands after --", cli->argv[2]);
     if (rest >= whole)
         return misused(cli, "the command is missing; it stands after --");
+    options.interactive |= options.both;
+    options.terminal |= options.both;
     struct buffer body = {0};
     write_request(&body, cli->argv[1], &options, cli->argv + rest);
     struct run run = {.cli = cli,
-                      .interactive = options.interactive,
+                      .terminal = options.terminal,
                       .json = options.json,
                       .stdin_open = options.interactive,
                       .stdin_credit = STDIN_CREDIT_INITIAL,

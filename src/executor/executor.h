@@ -87,6 +87,9 @@ struct task_request {
     const void *stdin_data; /* given at once; copied */
     size_t stdin_size;
     bool stdin_stream; /* more comes through executor_task_stdin() */
+    bool terminal; /* stdin, stdout and stderr are a terminal; all output is stdout */
+    uint16_t rows, columns;
+    const char *term;  /* TERM for it; NULL: not set */
     bool fresh;        /* a container that never served another task */
     bool capture;      /* collect stdout and stderr for the result */
     bool stream;       /* call `output` */
@@ -139,6 +142,8 @@ void executor_task_consumed(struct task *task, int stream, size_t size);
 /* Copies; -1 with ERROR_LIMIT beyond the credit that was given. `eof` ends stdin. */
 int executor_task_stdin(struct task *task, const void *data, size_t size, bool eof, struct error *err);
 void executor_task_signal(struct task *task, int signal);
+/* The size of its terminal; no effect on a task without one. */
+void executor_task_winch(struct task *task, uint16_t rows, uint16_t columns);
 /* Ends the whole tree (SIGTERM, grace, SIGKILL; a waiting one at once); `ended` follows with TASK_CANCELLED unless it
  * had ended. */
 void executor_task_cancel(struct task *task);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,8 @@ static int check_request(const struct task_request *request, struct measure *mea
             return error_set(err, ERROR_INVALID, "environment entry %zu is not NAME=VALUE", measure->envc + 1);
         measure->bytes += strlen(request->env[measure->envc]) + 1;
     }
+    if (request->term != NULL)
+        measure->bytes += sizeof "TERM=" + strlen(request->term);
     if (request->workdir != NULL) {
         if (request->workdir[0] != '/')
             return error_set(err, ERROR_INVALID, "the working directory \"%.100s\" is not absolute", request->workdir);
@@ -114,7 +117,7 @@ static void make_id(struct executor *executor, char id[72])
 
 static struct job *job_new(struct agent_pool *owner, const struct task_request *request, const struct measure *measure)
 {
-    size_t arrays = (measure->argc + 1 + measure->envc + 1) * sizeof(char *);
+    size_t arrays = (measure->argc + 1 + measure->envc + 2) * sizeof(char *);
     struct job *job = malloc(sizeof *job + arrays + measure->bytes + request->stdin_size);
     if (job == NULL)
         return NULL;
@@ -124,6 +127,12 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
     char *next_text = job->strings + arrays;
     job->argv = copy_strings(&next_array, &next_text, request->argv, measure->argc);
     job->env = copy_strings(&next_array, &next_text, request->env, measure->envc);
+    if (request->term != NULL) {
+        char *entry = next_text;
+        next_text += sprintf(next_text, "TERM=%s", request->term) + 1;
+        job->env[measure->envc] = entry; /* room for it was made */
+        job->env[measure->envc + 1] = NULL;
+    }
     job->workdir = request->workdir != NULL ? copy_text(&next_text, request->workdir) : "";
     if (request->stdin_size > 0) {
         memcpy(next_text, request->stdin_data, request->stdin_size);
@@ -135,6 +144,9 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
     job->owner = owner;
     job->task.priority = (unsigned)request->priority;
     job->task.fresh = request->fresh || owner->pool.limits.on_demand;
+    job->terminal = request->terminal;
+    job->rows = request->rows;
+    job->columns = request->columns;
     job->has_stdin = request->stdin_stream || request->stdin_size > 0;
     job->stdin_stream = request->stdin_stream;
     job->stdin_eof = !request->stdin_stream;
@@ -465,6 +477,18 @@ void executor_task_signal(struct task *task, int signal)
     if (conn == NULL || signal < 1 || signal > 64)
         return;
     runner_conn_signal(conn, job->number, (uint32_t)signal);
+    runner_conn_flush(conn);
+}
+
+void executor_task_winch(struct task *task, uint16_t rows, uint16_t columns)
+{
+    struct job *job = job_of(task);
+    struct runner_conn *conn = conn_on(job);
+    job->rows = rows; /* of a task that has not started yet */
+    job->columns = columns;
+    if (conn == NULL || !job->terminal)
+        return;
+    runner_conn_winch(conn, job->number, rows, columns);
     runner_conn_flush(conn);
 }
 

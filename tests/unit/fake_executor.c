@@ -219,6 +219,13 @@ int executor_task_stdin(struct task *task, const void *data, size_t size, bool e
     return 0;
 }
 
+void executor_task_winch(struct task *task, uint16_t rows, uint16_t columns)
+{
+    (void)task;
+    (void)rows;
+    (void)columns;
+}
+
 void executor_task_signal(struct task *task, int signal)
 {
     atomic_fetch_add(&task->executor->counters->signalled, 1);

@@ -18,6 +18,8 @@ static const struct {
     {"image", verb_image, "image build [--tag T]: makes the default agent image"},
     {"doctor", verb_doctor, "checks engine, permissions, image and kernel limits"},
     {"config", verb_config, "config check FILE | show | docs"},
+    {"pack", verb_pack, "pack SRC: files, or with - a tar from stdin, as frames to stdout"},
+    {"unpack", verb_unpack, "unpack DST: frames from stdin as files, or with - as a tar to stdout"},
 };
 
 static void usage(FILE *out)

@@ -10,6 +10,8 @@ int verb_serve(int argc, char *argv[]);
 int verb_image(int argc, char *argv[]);
 int verb_doctor(int argc, char *argv[]);
 int verb_config(int argc, char *argv[]);
+int verb_pack(int argc, char *argv[]);
+int verb_unpack(int argc, char *argv[]);
 
 /* What the verbs share on the command line. */
 struct daemon_arguments {

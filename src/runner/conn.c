@@ -97,6 +97,7 @@ static bool handle_sync(struct runner *runner, const struct frame *frame)
     if (frame->type != FRAME_SYNC || message_sync_decode(frame->payload, frame->length, &sync) < 0)
         return false;
     memcpy(runner->marker, sync.marker, sizeof runner->marker);
+    files_cancel(runner, 0); /* it ended with the connection */
     say_hello(runner, &sync);
     return true;
 }
@@ -139,6 +140,7 @@ static bool handle_reset(struct runner *runner)
     uint8_t payload[RECEIPT_BYTES_MAX];
     if (runner->phase != PHASE_IDLE)
         return false;
+    files_cancel(runner, 0);
     reset(runner, &receipt);
     conn_send(runner, FRAME_RECEIPT, 0, payload, receipt_encode(&receipt, payload));
     return true;
@@ -163,7 +165,9 @@ static bool handle_frame(struct runner *runner, const struct frame *frame)
     case FRAME_CREDIT:
         if (message_credit_decode(frame->payload, frame->length, &credit) < 0)
             return false;
-        if (current)
+        if (credit.stream == WIRE_FILES)
+            files_credit(runner, frame->task, credit.bytes);
+        else if (current)
             task_credit(runner, &credit);
         return true;
     case FRAME_WINCH:
@@ -183,6 +187,15 @@ static bool handle_frame(struct runner *runner, const struct frame *frame)
             return false;
         if (current)
             task_cancel(runner, number);
+        if (frame->task != 0)
+            files_cancel(runner, frame->task);
+        return true;
+    case FRAME_PUT:
+        return files_put(runner, frame);
+    case FRAME_GET:
+        return files_get(runner, frame);
+    case FRAME_FILE:
+        files_feed(runner, frame);
         return true;
     case FRAME_RESET:
         return handle_reset(runner);

@@ -144,6 +144,10 @@ static void turn(struct runner *runner)
         timeout = (struct timespec){.tv_sec = (time_t)(delay / 1000000), .tv_nsec = (long)(delay % 1000000) * 1000};
         wait = &timeout;
     }
+    if (files_ready(runner)) {
+        timeout = (struct timespec){0};
+        wait = &timeout;
+    }
     int ready = ppoll(set, count, wait, &runner->wait_mask);
     if (ready > 0) {
         if (pending != NOT_POLLED && set[pending].revents != 0)
@@ -161,6 +165,7 @@ static void turn(struct runner *runner)
     }
     task_step(runner);
     task_flush(runner);
+    files_step(runner);
     uint64_t now = now_us();
     if (link_orphaned(runner, now))
         _exit(0); /* nobody came back: the container ends with PID 1 */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "runner/files.h"
 #include "wire/frame.h"
 #include "wire/message.h"
 
@@ -94,6 +95,7 @@ struct runner {
     int proc_fd, self_fd_fd, sysvipc_fd[3], net_fds[5];
     bool baseline_known;
     struct receipt baseline;
+    struct files files;
     uint64_t log_window_us;
     unsigned log_count;
     uint8_t input_small[INPUT_BYTES];

@@ -10,7 +10,7 @@ build="gcc libc6-dev make meson ninja-build pkg-config libuv1-dev libcurl4-opens
     libfyaml-dev libarchive-dev musl-tools"
 run="busybox-static ca-certificates tar"
 engine="docker.io iptables"
-tests="libcmocka-dev bats jq socat clang-format g++ curl procps git"
+tests="libcmocka-dev bats jq socat expect clang-format g++ curl procps git"
 
 purpose=${1:-build}
 case $purpose in

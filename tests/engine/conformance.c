@@ -5,10 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "conformance.h"
 #include "daemon/image.h"
-#include "harness.h"
-
-#define MIB ((uint64_t)1 << 20)
 
 /* One engine for all tests but those that open their own. */
 static int suite_up(void **state)
@@ -67,16 +65,9 @@ static int suite_down(void **state)
     return 0;
 }
 
-struct made {
-    char name[40];
-    struct engine_label labels[1];
-    struct container_spec spec;
-};
-
 static const char *const sleeps[] = {"/bin/sleep", "600", NULL};
 
-/* A spec with all that warmpool asks for. `made` must stay where it is. */
-static void made_spec(struct fixture *f, struct made *made, const char *name)
+void made_spec(struct fixture *f, struct made *made, const char *name)
 {
     static const struct engine_tmpfs tmpfs[] = {{"/tmp", 4 * MIB, 300, false}, {"/workspace", 8 * MIB, 400, true}};
     static const struct engine_ulimit ulimits[] = {{"nofile", 512, 1024}};
@@ -110,21 +101,21 @@ static void made_spec(struct fixture *f, struct made *made, const char *name)
     };
 }
 
-static void create_ok(struct fixture *f, const struct container_spec *spec, struct result *result)
+void create_ok(struct fixture *f, const struct container_spec *spec, struct result *result)
 {
     *result = result_of(f);
     CALL(f, engine_container_create(f->engine, spec, on_id, result));
     expect_ok(result);
 }
 
-static void start_ok(struct fixture *f, const char *id)
+void start_ok(struct fixture *f, const char *id)
 {
     struct result result = result_of(f);
     CALL(f, engine_container_start(f->engine, id, on_done, &result));
     expect_ok(&result);
 }
 
-static void remove_ok(struct fixture *f, const char *id)
+void remove_ok(struct fixture *f, const char *id)
 {
     struct result result = result_of(f);
     CALL(f, engine_container_remove(f->engine, id, on_done, &result));
@@ -618,12 +609,14 @@ static void test_volumes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),      cmocka_unit_test(test_image),
-        cmocka_unit_test(test_life),      cmocka_unit_test(test_errors_of_create_and_start),
-        cmocka_unit_test(test_isolation), cmocka_unit_test(test_parallel),
-        cmocka_unit_test(test_events),    cmocka_unit_test(test_outage),
-        cmocka_unit_test(test_networks),  cmocka_unit_test(test_internal_network),
-        cmocka_unit_test(test_volumes),
+        cmocka_unit_test(test_info),          cmocka_unit_test(test_image),
+        cmocka_unit_test(test_life),          cmocka_unit_test(test_errors_of_create_and_start),
+        cmocka_unit_test(test_isolation),     cmocka_unit_test(test_parallel),
+        cmocka_unit_test(test_events),        cmocka_unit_test(test_outage),
+        cmocka_unit_test(test_networks),      cmocka_unit_test(test_internal_network),
+        cmocka_unit_test(test_volumes),       cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_attach_again),  cmocka_unit_test(test_stream_of_ended),
+        cmocka_unit_test(test_attach_errors), cmocka_unit_test(test_stream_closing),
     };
     return cmocka_run_group_tests(tests, suite_up, suite_down);
 }

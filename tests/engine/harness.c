@@ -9,6 +9,9 @@
 
 static void log_sink(void *user, enum log_level level, const char *line)
 {
+    struct fixture *f = user;
+    size_t length = strlen(f->logged);
+    snprintf(f->logged + length, sizeof(f->logged) - length, "%s\n", line);
     if (getenv("WARMPOOL_TEST_LOG") != NULL)
         fprintf(stderr, "%s: %s\n", log_level_name(level), line);
 }
@@ -19,7 +22,7 @@ struct fixture *fixture_new(void)
     struct fixture *f = calloc(1, sizeof(*f));
     assert_non_null(f);
     assert_int_equal(uv_loop_init(&f->loop), 0);
-    f->log = (struct log){.level = LOG_LEVEL_DEBUG, .sink = log_sink};
+    f->log = (struct log){.level = LOG_LEVEL_DEBUG, .sink = log_sink, .user = f};
     snprintf(f->label, sizeof(f->label), "run-%d", (int)getpid());
     snprintf(f->directory, sizeof(f->directory), "/tmp/warmpool-engine-test.XXXXXX");
     assert_non_null(mkdtemp(f->directory));

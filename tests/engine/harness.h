@@ -28,7 +28,8 @@ struct fixture {
     char directory[64]; /* for sockets */
     bool calling;       /* inside a call of engine.h: no answer may come now */
     bool closed;
-    unsigned answers; /* of all kinds */
+    unsigned answers;  /* of all kinds */
+    char logged[8192]; /* lines of the log, as far as they fit */
 };
 
 /* One request's answer, with what of it outlives the callback. */

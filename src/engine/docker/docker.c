@@ -12,7 +12,6 @@
 
 #define DOCKER_TIMEOUT_MS   60000U
 #define DOCKER_MAX_PARALLEL 16U
-#define UNIX_PATH_MAX       107 /* sockaddr_un, without the NUL */
 
 struct probe {
     struct list link;
@@ -236,6 +235,7 @@ void docker_version_settled(struct docker *docker, const struct error *error)
     }
     if (docker->events != NULL)
         events_version_settled(docker->events, error);
+    streams_version_settled(docker, error);
     docker_wake(docker);
 }
 
@@ -282,7 +282,8 @@ void docker_release(struct docker *docker)
     events_free(docker->events);
     void (*closed)(void *user) = docker->closed;
     void *user = docker->closed_user;
-    free(docker->host);
+    endpoint_free(&docker->endpoint);
+    free(docker->chunk);
     free(docker);
     if (closed != NULL)
         closed(user);
@@ -304,6 +305,7 @@ static void on_wake(uv_idle_t *idle)
     uv_idle_stop(idle);
     if (docker->closing) {
         docker_cancel(docker);
+        streams_cancel(docker);
         uv_close((uv_handle_t *)idle, on_wake_closed);
         return;
     }
@@ -366,7 +368,7 @@ static const struct engine_ops docker_ops = {
     .volume_list = docker_volume_list,
 };
 
-static struct docker *docker_new(const struct engine_options *options, const char *path, struct error *err)
+static struct docker *docker_new(const struct engine_options *options, struct error *err)
 {
     struct docker *docker = calloc(1, sizeof(*docker));
     if (docker == NULL) {
@@ -376,28 +378,32 @@ static struct docker *docker_new(const struct engine_options *options, const cha
     docker->base.ops = &docker_ops;
     docker->loop = options->loop;
     docker->log = options->log;
+    docker->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : DOCKER_TIMEOUT_MS;
     list_init(&docker->waiting);
     list_init(&docker->probes);
-    docker->info = (struct engine_info){
-        .name = "docker", .version = docker->version, .api_version = docker->api_version, .local = true};
-    docker->host = strdup(options->host);
+    list_init(&docker->streams);
     struct http_options http = {
         .loop = options->loop,
         .log = options->log,
-        .socket_path = path,
-        .timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : DOCKER_TIMEOUT_MS,
+        .endpoint = &docker->endpoint,
+        .timeout_ms = docker->timeout_ms,
         .max_parallel = options->max_parallel > 0 ? options->max_parallel : DOCKER_MAX_PARALLEL,
     };
-    if (docker->host != NULL)
+    if (endpoint_parse(&docker->endpoint, options->host, options->cert_path, err) == 0)
         docker->http = http_open(&http, err);
-    else
-        set_nomem(err);
     if (docker->http == NULL) {
-        free(docker->host);
+        endpoint_free(&docker->endpoint);
         free(docker);
         return NULL;
     }
-    docker->info.host = docker->host;
+    docker->info = (struct engine_info){
+        .name = "docker",
+        .version = docker->version,
+        .api_version = docker->api_version,
+        .local = docker->endpoint.socket_path != NULL,
+        .architecture = "",
+        .host = docker->endpoint.name,
+    };
     uv_idle_init(docker->loop, &docker->wake);
     docker->wake.data = docker;
     docker->users = 2;
@@ -407,12 +413,7 @@ static struct docker *docker_new(const struct engine_options *options, const cha
 int docker_open(struct engine **engine, const struct engine_options *options, engine_opened_fn *opened, void *user,
                 struct error *err)
 {
-    const char *path = options->host + strlen("unix://");
-    if (path[0] != '/' || strlen(path) > UNIX_PATH_MAX)
-        return error_set(err, ERROR_INVALID,
-                         "engine host \"%.200s\": after unix:// comes an absolute path of at most %d bytes",
-                         options->host, UNIX_PATH_MAX);
-    struct docker *docker = docker_new(options, path, err);
+    struct docker *docker = docker_new(options, err);
     if (docker == NULL)
         return -1;
     *engine = &docker->base;

@@ -20,16 +20,19 @@ struct docker {
     uv_loop_t *loop;
     const struct log *log;
     struct http *http;
-    char *host;
+    struct endpoint endpoint;
+    uint32_t timeout_ms;
     enum docker_version_state version_state;
     char api_version[16], version[64];
     bool cgroup_v1;
     struct list waiting;   /* calls, until a version is agreed on */
     struct list probes;    /* who asked for it */
+    struct list streams;   /* attached to containers */
+    uint8_t *chunk;        /* what one of them reads into; NULL: none was there yet */
     struct events *events; /* NULL: nobody subscribed */
     uv_idle_t wake;
     bool closing, ask_failed; /* ask_failed: memory ran out when the version was to be asked for */
-    unsigned users;           /* of this memory: HTTP client, `wake`, the events' timer */
+    unsigned users;           /* of this memory: HTTP client, `wake`, the events' timer, streams */
     void (*closed)(void *user);
     void *closed_user;
     struct engine_info info;
@@ -115,6 +118,8 @@ struct engine_stream *docker_container_attach(struct engine *engine, const char 
                                               const struct engine_stream_handler *handler, void *user);
 size_t docker_stream_write(struct engine_stream *stream, const void *data, size_t size);
 void docker_stream_close(struct engine_stream *stream);
+void streams_version_settled(struct docker *docker, const struct error *error);
+void streams_cancel(struct docker *docker);
 
 /* pull.c */
 void docker_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,

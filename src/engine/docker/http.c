@@ -11,15 +11,14 @@
 #include "engine/docker/http.h"
 
 #include <curl/curl.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/list.h"
+#include "engine/docker/multi.h"
 
 #define HTTP_BODY_MAX         (16U * 1024U * 1024U)
 #define HTTP_IDLE_CONNECTIONS 4L
@@ -28,24 +27,18 @@
 struct http {
     uv_loop_t *loop;
     const struct log *log;
-    char *socket_path;
+    const struct endpoint *endpoint;
     uint32_t timeout_ms;
     unsigned max_parallel, counted; /* counted: active ones that take a place */
-    CURLM *multi;
+    struct multi multi;
     struct list waiting, active, ended;
     uint64_t answered_ms; /* when the engine last answered anything */
-    uv_timer_t curl_timer, deadline_timer;
+    uv_timer_t deadline_timer;
     uv_idle_t wake;
-    unsigned handles; /* open ones of libuv, the sockets' included */
+    unsigned handles; /* open ones of libuv, the multi handle as one */
     bool closing, final;
     void (*closed)(void *user);
     void *closed_user;
-};
-
-struct http_socket {
-    uv_poll_t poll;
-    struct http *http;
-    curl_socket_t fd;
 };
 
 struct http_request {
@@ -85,7 +78,7 @@ static void request_end(struct http_request *request)
 {
     struct http *http = request->http;
     if (request->easy != NULL) {
-        curl_multi_remove_handle(http->multi, request->easy);
+        curl_multi_remove_handle(http->multi.handle, request->easy);
         curl_easy_cleanup(request->easy);
         request->easy = NULL;
     }
@@ -116,12 +109,6 @@ static size_t on_body(char *data, size_t unit, size_t count, void *user)
     return request->body.failed ? 0 : size;
 }
 
-/* The engine's sockets are not for the programs that a daemon runs. */
-static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-}
-
 static size_t on_header(char *data, size_t unit, size_t count, void *user)
 {
     struct http_request *request = user;
@@ -135,15 +122,13 @@ static size_t on_header(char *data, size_t unit, size_t count, void *user)
 
 /* --- handles -------------------------------------------------------------------------------------- */
 
-static void http_step(struct http *http);
+static void http_step(void *user);
 static void http_wake(struct http *http);
 static void http_finish(struct http *http);
 
-static void on_socket_closed(uv_handle_t *handle)
+static void on_multi_closed(void *user)
 {
-    struct http_socket *socket = handle->data;
-    struct http *http = socket->http;
-    free(socket);
+    struct http *http = user;
     if (--http->handles == 0)
         http_finish(http);
 }
@@ -153,83 +138,6 @@ static void on_handle_closed(uv_handle_t *handle)
     struct http *http = handle->data;
     if (--http->handles == 0)
         http_finish(http);
-}
-
-static void on_socket_ready(uv_poll_t *poll, int status, int events)
-{
-    struct http_socket *socket = poll->data;
-    struct http *http = socket->http;
-    int flags = 0, running;
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
-    if (events & UV_READABLE)
-        flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
-        flags |= CURL_CSELECT_OUT;
-    curl_multi_socket_action(http->multi, socket->fd, flags, &running);
-    http_step(http);
-}
-
-/* Always 0: another value would make the multi handle unusable for good. A socket that cannot be watched leaves its
- * request to the deadline. */
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
-{
-    struct http *http = user;
-    struct http_socket *socket = socket_user;
-    if (what == CURL_POLL_REMOVE) {
-        if (socket != NULL) {
-            curl_multi_assign(http->multi, fd, NULL);
-            uv_poll_stop(&socket->poll);
-            uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
-        }
-        return 0;
-    }
-    if (socket == NULL) {
-        socket = calloc(1, sizeof(*socket));
-        if (socket == NULL)
-            return 0;
-        socket->http = http;
-        socket->fd = fd;
-        int r = uv_poll_init(http->loop, &socket->poll, fd);
-        if (r < 0) {
-            log_warn(http->log, "engine: cannot watch a connection: %s", uv_strerror(r));
-            free(socket);
-            return 0;
-        }
-        socket->poll.data = socket;
-        http->handles++;
-        curl_multi_assign(http->multi, fd, socket);
-    }
-    int events = 0;
-    if (what != CURL_POLL_OUT)
-        events |= UV_READABLE;
-    if (what != CURL_POLL_IN)
-        events |= UV_WRITABLE;
-    uv_poll_start(&socket->poll, events, on_socket_ready);
-    return 0;
-}
-
-static void on_curl_timer(uv_timer_t *timer)
-{
-    struct http *http = timer->data;
-    int running;
-    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    http_step(http);
-}
-
-static int on_timer_wanted(CURLM *multi, long timeout_ms, void *user)
-{
-    struct http *http = user;
-    if (http->final)
-        return 0;
-    if (timeout_ms < 0) {
-        uv_timer_stop(&http->curl_timer);
-        return 0;
-    }
-    /* libuv counts from the beginning of the loop's turn. A timer that comes early would do nothing and be the last. */
-    uv_update_time(http->loop);
-    uv_timer_start(&http->curl_timer, on_curl_timer, timeout_ms == 0 ? 0 : (uint64_t)timeout_ms + 1, 0);
-    return 0;
 }
 
 /* --- deadlines ------------------------------------------------------------------------------------ */
@@ -258,8 +166,8 @@ static void list_expire(struct http *http, struct list *list, uint64_t now, uint
         uint64_t deadline = deadline_of(request, list == &http->waiting);
         if (deadline <= now) {
             struct error error = ERROR_INIT;
-            error_set(&error, ERROR_TIMEOUT, "the engine at unix://%s gave no answer within %" PRIu32 " ms",
-                      http->socket_path, http->timeout_ms);
+            error_set(&error, ERROR_TIMEOUT, "the engine at %s gave no answer within %" PRIu32 " ms",
+                      http->endpoint->name, http->timeout_ms);
             request_fail(request, &error);
         } else if (deadline < *next) {
             *next = deadline;
@@ -300,15 +208,9 @@ static CURL *request_easy(struct http_request *request)
         return NULL;
     int bad = 0;
     bad |= curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
-    bad |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->detail);
-    bad |= curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, http->socket_path);
+    bad |= endpoint_apply(http->endpoint, easy, request->detail);
     bad |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
     bad |= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-    bad |= curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* whatever http_proxy says */
-    bad |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    bad |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     bad |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     bad |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
     if (call->opened != NULL) {
@@ -336,7 +238,7 @@ static void request_start(struct http_request *request)
 {
     struct http *http = request->http;
     request->easy = request_easy(request);
-    if (request->easy == NULL || curl_multi_add_handle(http->multi, request->easy) != CURLM_OK) {
+    if (request->easy == NULL || curl_multi_add_handle(http->multi.handle, request->easy) != CURLM_OK) {
         struct error error = ERROR_INIT;
         error_set(&error, ERROR_NOMEM, "out of memory");
         request_fail(request, &error);
@@ -352,42 +254,21 @@ static void request_start(struct http_request *request)
         deadline_watch(http);
 }
 
-static const char *connect_hint(long errnum)
-{
-    if (errnum == EACCES || errnum == EPERM)
-        return " (run as root, or as a member of the group that owns the socket)";
-    if (errnum == ENOENT || errnum == ECONNREFUSED)
-        return " (is the engine running?)";
-    return "";
-}
-
 static void request_failed(const struct http_request *request, CURLcode code, struct error *error)
 {
-    const struct http *http = request->http;
-    long errnum = 0;
-    if (request->too_large) {
+    if (request->too_large)
         error_set(error, ERROR_PROTOCOL, "the engine's answer is larger than %u MiB", HTTP_BODY_MAX >> 20);
-    } else if (request->body.failed || code == CURLE_OUT_OF_MEMORY) {
+    else if (request->body.failed)
         error_set(error, ERROR_NOMEM, "out of memory");
-    } else if (code == CURLE_COULDNT_CONNECT) {
-        curl_easy_getinfo(request->easy, CURLINFO_OS_ERRNO, &errnum);
-        error_set(error, ERROR_UNAVAILABLE, "cannot connect to the engine at unix://%s: %s%s", http->socket_path,
-                  errnum > 0 ? strerror((int)errnum) : "connection failed", connect_hint(errnum));
-    } else if (code == CURLE_WEIRD_SERVER_REPLY || code == CURLE_UNSUPPORTED_PROTOCOL ||
-               code == CURLE_BAD_CONTENT_ENCODING) {
-        error_set(error, ERROR_PROTOCOL, "what answers at unix://%s does not speak HTTP", http->socket_path);
-    } else {
-        const char *detail = request->detail[0] != '\0' ? request->detail : curl_easy_strerror(code);
-        error_set(error, ERROR_UNAVAILABLE, "the connection to the engine at unix://%s broke: %s", http->socket_path,
-                  detail);
-    }
+    else
+        endpoint_error(request->http->endpoint, request->easy, code, request->detail, error);
 }
 
 static void collect_finished(struct http *http)
 {
     CURLMsg *message;
     int left;
-    while ((message = curl_multi_info_read(http->multi, &left)) != NULL) {
+    while ((message = curl_multi_info_read(http->multi.handle, &left)) != NULL) {
         if (message->msg != CURLMSG_DONE)
             continue;
         char *private = NULL;
@@ -477,8 +358,9 @@ static void start_waiting(struct http *http)
 }
 
 /* Users are told only here. They may call http_send() and http_close(), which queue and wake. */
-static void http_step(struct http *http)
+static void http_step(void *user)
 {
+    struct http *http = user;
     if (http->final)
         return;
     if (!http->closing) {
@@ -498,9 +380,7 @@ static void http_step(struct http *http)
         return;
     }
     http->final = true;
-    curl_multi_cleanup(http->multi);
-    http->multi = NULL;
-    uv_close((uv_handle_t *)&http->curl_timer, on_handle_closed);
+    multi_close(&http->multi, on_multi_closed);
     uv_close((uv_handle_t *)&http->deadline_timer, on_handle_closed);
     uv_close((uv_handle_t *)&http->wake, on_handle_closed);
 }
@@ -517,13 +397,6 @@ static void http_wake(struct http *http)
         uv_idle_start(&http->wake, on_wake);
 }
 
-static void http_free(struct http *http)
-{
-    free(http->socket_path);
-    free(http);
-    curl_global_cleanup();
-}
-
 /* The last handle is closed. Whoever asked for something since gets its answer too. */
 static void http_finish(struct http *http)
 {
@@ -533,7 +406,8 @@ static void http_finish(struct http *http)
     } while (!list_empty(&http->waiting));
     void (*closed)(void *user) = http->closed;
     void *user = http->closed_user;
-    http_free(http);
+    free(http);
+    curl_global_cleanup();
     if (closed != NULL)
         closed(user);
 }
@@ -546,34 +420,23 @@ struct http *http_open(const struct http_options *options, struct error *err)
     if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
         goto failed;
     struct http *http = calloc(1, sizeof(*http));
-    if (http == NULL) {
+    if (http == NULL || multi_open(&http->multi, options->loop, options->log, http_step, http) < 0) {
+        free(http);
         curl_global_cleanup();
         goto failed;
     }
     http->loop = options->loop;
     http->log = options->log;
+    http->endpoint = options->endpoint;
     http->timeout_ms = options->timeout_ms;
     http->max_parallel = options->max_parallel;
     list_init(&http->waiting);
     list_init(&http->active);
     list_init(&http->ended);
-    http->socket_path = strdup(options->socket_path);
-    http->multi = curl_multi_init();
-    if (http->socket_path == NULL || http->multi == NULL) {
-        if (http->multi != NULL)
-            curl_multi_cleanup(http->multi);
-        http_free(http);
-        goto failed;
-    }
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer_wanted);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, HTTP_IDLE_CONNECTIONS);
-    uv_timer_init(http->loop, &http->curl_timer);
+    curl_multi_setopt(http->multi.handle, CURLMOPT_MAXCONNECTS, HTTP_IDLE_CONNECTIONS);
     uv_timer_init(http->loop, &http->deadline_timer);
     uv_idle_init(http->loop, &http->wake);
-    http->curl_timer.data = http->deadline_timer.data = http->wake.data = http;
+    http->deadline_timer.data = http->wake.data = http;
     http->handles = 3;
     return http;
 failed:
@@ -602,7 +465,7 @@ int http_send(struct http *http, const struct http_call *call)
     request->since_ms = now_ms();
     list_init(&request->link);
     struct buffer url = {0};
-    buffer_append_string(&url, "http://docker");
+    buffer_append_string(&url, http->endpoint->url);
     buffer_append_string(&url, call->path);
     request->url = buffer_take(&url, NULL);
     buffer_free(&url);

@@ -1,4 +1,4 @@
-/* HTTP requests to one unix socket, over libcurl's multi interface on a libuv loop.
+/* HTTP requests to one engine, over libcurl's multi interface on a libuv loop.
  *
  * Every request is answered exactly once, from the loop and never inside a call of this interface: with the engine's
  * status and body, or with an error. The request's own texts are copied. Connections are kept and reused. */
@@ -11,13 +11,14 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "engine/docker/endpoint.h"
 
 struct http;
 
 struct http_options {
     uv_loop_t *loop;
     const struct log *log;
-    const char *socket_path; /* copied */
+    const struct endpoint *endpoint; /* outlives this */
     uint32_t timeout_ms;     /* for requests with a deadline; not 0 */
     unsigned max_parallel;   /* not 0 */
 };

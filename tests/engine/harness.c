@@ -336,6 +336,8 @@ static void fake_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *piece)
         fake_connection_close(connection);
         return;
     }
+    if (connection->fake->drain)
+        return;
     buffer_append(&connection->in, piece->base, (size_t)size);
     fake_parse(connection);
 }
@@ -396,6 +398,28 @@ void fake_answer_stalled(struct fake *fake, const char *reply)
         fake->open--;
         fake_write(connection, reply, strlen(reply), false);
     }
+}
+
+void fake_send_stalled(struct fake *fake, const char *data, size_t size)
+{
+    list_for_each_safe (node, &fake->connections) {
+        struct fake_connection *connection = list_entry(node, struct fake_connection, link);
+        if (connection->counted)
+            fake_write(connection, data, size, false);
+    }
+}
+
+void fake_read_stop(struct fake *fake)
+{
+    list_for_each (node, &fake->connections)
+        uv_read_stop((uv_stream_t *)&list_entry(node, struct fake_connection, link)->pipe);
+}
+
+void fake_read_start(struct fake *fake)
+{
+    fake->drain = true;
+    list_for_each (node, &fake->connections)
+        uv_read_start((uv_stream_t *)&list_entry(node, struct fake_connection, link)->pipe, fake_allocate, fake_read);
 }
 
 static void fake_closed(uv_handle_t *handle)

@@ -84,6 +84,7 @@ struct fake {
     size_t reply_size;
     bool hang_up; /* after the reply */
     bool stall_all;
+    bool drain; /* reads and forgets */
     struct list connections;
     unsigned requests, open, most_open; /* without /version and /info */
     char paths[2048];                   /* of the requests, a line each */
@@ -97,6 +98,10 @@ void fake_stop(struct fake *fake);
 void fake_drop_connections(struct fake *fake);
 /* Answers the requests that got no reply so far. */
 void fake_answer_stalled(struct fake *fake, const char *reply);
+void fake_read_stop(struct fake *fake);
+void fake_read_start(struct fake *fake);
+/* Sends to those of them, and they stay without an answer. `data` stays until it is written. */
+void fake_send_stalled(struct fake *fake, const char *data, size_t size);
 
 /* --- the proxy to the real engine ----------------------------------------------------------------- */
 

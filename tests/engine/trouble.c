@@ -3,15 +3,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "harness.h"
-
-#define ID "0123456789abcdef"
-
-struct world {
-    struct fixture *f;
-    struct fake fake;
-    struct result opened;
-};
+#include "trouble.h"
 
 static int world_up(void **state)
 {
@@ -33,8 +25,7 @@ static int world_down(void **state)
     return 0;
 }
 
-/* An engine that answers `reply` to what the test asks for. */
-static struct fixture *world_open(struct world *w, const char *reply, uint32_t timeout_ms, unsigned max_parallel)
+struct fixture *world_open(struct world *w, const char *reply, uint32_t timeout_ms, unsigned max_parallel)
 {
     w->fake.reply = reply;
     fake_start(&w->fake, w->f);
@@ -558,6 +549,11 @@ int main(void)
         TEST(test_close_before_opened),
         TEST(test_hostile_events),
         TEST(test_events_outage_told_once),
+        TEST(test_stream_pieces),
+        TEST(test_stream_lies),
+        TEST(test_stream_refused),
+        TEST(test_stream_stall),
+        TEST(test_stream_without_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

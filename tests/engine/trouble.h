@@ -1,0 +1,22 @@
+/* What the files of the trouble suite share. */
+#pragma once
+
+#include "harness.h"
+
+#define ID "0123456789abcdef"
+
+struct world {
+    struct fixture *f;
+    struct fake fake;
+    struct result opened;
+};
+
+/* An engine that answers `reply` to what the test asks for. */
+struct fixture *world_open(struct world *w, const char *reply, uint32_t timeout_ms, unsigned max_parallel);
+
+/* broken_streams.c */
+void test_stream_pieces(void **state);
+void test_stream_lies(void **state);
+void test_stream_refused(void **state);
+void test_stream_stall(void **state);
+void test_stream_without_reader(void **state);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,12 +42,21 @@ struct disk_sink {
     struct tree_writer writer;
 };
 
+static void error_suffix(struct error *err, int errnum)
+{
+    size_t used = strlen(err->message);
+    snprintf(err->message + used, sizeof err->message - used, " (%s)", strerror(errnum));
+}
+
 static int disk_failed(const struct disk_sink *disk, struct error *err)
 {
     const struct tree_writer *writer = &disk->writer;
     char path[TREE_QUOTE_MAX], text[TREE_QUOTE_MAX];
-    error_errno(err, writer->error, "cannot copy to %.150s: %s%s%s", disk->destination, tree_quote(path, writer->path),
-                writer->path[0] == '\0' ? "" : ": ", tree_quote(text, writer->text));
+    error_set(err, writer->error == EBADMSG ? ERROR_PROTOCOL : ERROR_SYSTEM, "cannot copy to %.150s: %s%s%s",
+              disk->destination, tree_quote(path, writer->path), writer->path[0] == '\0' ? "" : ": ",
+              tree_quote(text, writer->text));
+    if (writer->error != EBADMSG) /* which says nothing to people */
+        error_suffix(err, writer->error);
     return -1;
 }
 
@@ -104,6 +114,7 @@ struct tree_sink *tree_sink_disk(const char *destination, const char *name, cons
     if (tree_writer_open(&disk->writer, base, rest, name, TREE_LINKS_INSIDE, limits->max_entries, limits->max_bytes) ==
         0)
         return &disk->base;
-    disk_failed(disk, err);
+    disk_failed(disk, &disk->base.error);
+    error_set(err, disk->base.error.code, "%s", disk->base.error.message);
     return tree_sink_free(&disk->base);
 }

@@ -87,6 +87,10 @@ static int fill_paths(struct config *config, struct error *err)
         free(config->docker_host);
         config->docker_host = NULL;
     }
+    if (config->docker_cert_path[0] == '\0') {
+        free(config->docker_cert_path);
+        config->docker_cert_path = NULL;
+    }
     return config->state_dir == NULL || config->socket == NULL ? error_set(err, ERROR_NOMEM, "out of memory") : 0;
 }
 

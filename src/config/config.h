@@ -72,9 +72,10 @@ struct profile {
 };
 
 struct config {
-    char *docker_host; /* NULL: $DOCKER_HOST, else the default socket */
-    char *state_dir;   /* absolute */
-    char *socket;      /* absolute */
+    char *docker_host;      /* NULL: $DOCKER_HOST, else the default socket */
+    char *docker_cert_path; /* NULL: $DOCKER_CERT_PATH, or ~/.docker where $DOCKER_TLS_VERIFY is set, else no TLS */
+    char *state_dir;        /* absolute */
+    char *socket;           /* absolute */
     enum log_level log_level;
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
     uint32_t max_concurrent_creates;

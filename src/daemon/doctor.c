@@ -225,7 +225,10 @@ static int examine(struct doctor *doctor)
     check_daemon(doctor);
     check_limits(doctor);
     uv_loop_init(&doctor->loop);
-    struct engine_options options = {.loop = &doctor->loop, .host = doctor->config->docker_host, .timeout_ms = 10000};
+    struct engine_options options = {.loop = &doctor->loop,
+                                     .host = doctor->config->docker_host,
+                                     .cert_path = doctor->config->docker_cert_path,
+                                     .timeout_ms = 10000};
     if (engine_open(&doctor->engine, &options, on_opened, doctor, &error) < 0)
         say(doctor, VERDICT_FAIL, "engine", "correct dockerHost or DOCKER_HOST", "%s", error.message);
     uv_run(&doctor->loop, UV_RUN_DEFAULT);

@@ -54,7 +54,8 @@ int verb_image(int argc, char *argv[])
     uv_loop_init(&loop);
     if (config != NULL) {
         struct error error = ERROR_INIT;
-        struct engine_options options = {.loop = &loop, .host = config->docker_host};
+        struct engine_options options = {
+            .loop = &loop, .host = config->docker_host, .cert_path = config->docker_cert_path};
         building.tag = arguments.tag != NULL ? arguments.tag : config->defaults.image;
         if (engine_open(&building.engine, &options, on_opened, &building, &error) < 0)
             fprintf(stderr, "warmpool: %s\n", error.message);

@@ -191,7 +191,10 @@ static int start(struct daemon *daemon, struct error *err)
         open_service(daemon);
         return 0;
     }
-    struct engine_options options = {.loop = &daemon->loop, .log = &daemon->log, .host = daemon->config->docker_host};
+    struct engine_options options = {.loop = &daemon->loop,
+                                     .log = &daemon->log,
+                                     .host = daemon->config->docker_host,
+                                     .cert_path = daemon->config->docker_cert_path};
     return engine_open(&daemon->image_engine, &options, on_image_engine_opened, daemon, err);
 }
 

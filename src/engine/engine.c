@@ -12,6 +12,7 @@ static const struct {
     engine_open_fn *open;
 } engine_schemes[] = {
     {"unix://", docker_open},
+    {"tcp://", docker_open},
 };
 
 int engine_open(struct engine **engine, const struct engine_options *options, engine_opened_fn *opened, void *user,
@@ -26,7 +27,9 @@ int engine_open(struct engine **engine, const struct engine_options *options, en
         if (strncmp(chosen.host, engine_schemes[i].scheme, strlen(engine_schemes[i].scheme)) == 0)
             return engine_schemes[i].open(engine, &chosen, opened, user, err);
     }
-    return error_set(err, ERROR_INVALID, "engine host \"%.200s\": only unix:///path is supported, as in %s",
+    return error_set(err, ERROR_INVALID,
+                     "engine host \"%.200s\": unix:///path and tcp://name:port are supported, as in %s or "
+                     "tcp://engine.example:2376; what only ssh reaches can be forwarded to a unix socket with ssh -L",
                      chosen.host, ENGINE_HOST_DEFAULT);
 }
 

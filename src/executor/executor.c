@@ -320,8 +320,10 @@ int executor_open(struct executor **out, const struct executor_options *options,
         goto failed;
     if (slot_space_init(&executor->slots, options->config, executor_random(executor), err) < 0)
         goto failed;
-    struct engine_options engine_options = {
-        .loop = options->loop, .log = options->log, .host = options->config->docker_host};
+    struct engine_options engine_options = {.loop = options->loop,
+                                            .log = options->log,
+                                            .host = options->config->docker_host,
+                                            .cert_path = options->config->docker_cert_path};
     if (engine_open(&executor->engine, &engine_options, on_engine_opened, executor, err) < 0)
         goto failed;
     uv_timer_init(executor->loop, &executor->soon_timer);

@@ -34,22 +34,6 @@ struct fixture *world_open(struct world *w, const char *reply, uint32_t timeout_
     return w->f;
 }
 
-static void test_malformed_hosts(void **state)
-{
-    struct world *w = *state;
-    char longer[200] = "unix:///";
-    memset(longer + 8, 'a', 150);
-    const char *const hosts[] = {"tcp://127.0.0.1:2375", "unix://relative/path", "nonsense", "unix://", longer};
-    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
-        struct engine *engine;
-        struct error error = ERROR_INIT;
-        struct engine_options options = {.loop = &w->f->loop, .log = &w->f->log, .host = hosts[i]};
-        assert_int_equal(engine_open(&engine, &options, on_done, NULL, &error), -1);
-        assert_int_equal(error.code, ERROR_INVALID);
-        assert_non_null(strstr(error.message, "unix://"));
-    }
-}
-
 static void test_no_engine_then_one(void **state)
 {
     struct world *w = *state;
@@ -531,6 +515,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_up, world_down)
     const struct CMUnitTest tests[] = {
         TEST(test_malformed_hosts),
+        TEST(test_certificate_files),
+        TEST(test_plain_tcp),
+        TEST(test_unknown_host),
         TEST(test_no_engine_then_one),
         TEST(test_versions),
         TEST(test_engine_replaced),

@@ -20,3 +20,9 @@ void test_stream_lies(void **state);
 void test_stream_refused(void **state);
 void test_stream_stall(void **state);
 void test_stream_without_reader(void **state);
+
+/* hosts.c */
+void test_malformed_hosts(void **state);
+void test_certificate_files(void **state);
+void test_plain_tcp(void **state);
+void test_unknown_host(void **state);

@@ -39,6 +39,7 @@ static void refuse(const char *text, const char *part)
 /* Two values for each key, both unlike the default. */
 static const char *const samples[][3] = {
     {"dockerHost", "unix:///a", "unix:///b"},
+    {"dockerCertPath", "/etc/a", "/etc/b"},
     {"stateDir", "/a", "/b"},
     {"socket", "/a", "/b"},
     {"logLevel", "debug", "error"},

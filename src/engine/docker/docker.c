@@ -122,7 +122,7 @@ static int call_complete(struct call *call, struct buffer *path)
 {
     struct docker *docker = call->docker;
     if (call->json != NULL) {
-        if (call->swappiness && !docker->cgroup_v1)
+        if (call->swappiness && !docker->info.cgroup_v1)
             spec_drop_swappiness(call->json);
         call->body = json_dumps(call->json, JSON_COMPACT);
         json_decref(call->json);
@@ -401,7 +401,7 @@ static struct docker *docker_new(const struct engine_options *options, struct er
         .version = docker->version,
         .api_version = docker->api_version,
         .local = docker->endpoint.socket_path != NULL,
-        .architecture = "",
+        .architecture = docker->architecture,
         .host = docker->endpoint.name,
     };
     uv_idle_init(docker->loop, &docker->wake);
@@ -416,6 +416,11 @@ int docker_open(struct engine **engine, const struct engine_options *options, en
     struct docker *docker = docker_new(options, err);
     if (docker == NULL)
         return -1;
+    if (docker->endpoint.socket_path == NULL && !docker->endpoint.tls)
+        log_warn(docker->log,
+                 "engine: %s is plain TCP: whoever reaches that port is root on the engine's host; use TLS "
+                 "(dockerCertPath)",
+                 docker->endpoint.name);
     *engine = &docker->base;
     docker_probe(&docker->base, opened, user);
     return 0;

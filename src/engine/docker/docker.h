@@ -23,8 +23,7 @@ struct docker {
     struct endpoint endpoint;
     uint32_t timeout_ms;
     enum docker_version_state version_state;
-    char api_version[16], version[64];
-    bool cgroup_v1;
+    char api_version[16], version[64], architecture[32];
     struct list waiting;   /* calls, until a version is agreed on */
     struct list probes;    /* who asked for it */
     struct list streams;   /* attached to containers */

@@ -417,7 +417,7 @@ static void http_finish(struct http *http)
 struct http *http_open(const struct http_options *options, struct error *err)
 {
     /* Counted by libcurl; without it curl_easy_init() would load everything there is. */
-    if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+    if (curl_global_init(options->endpoint->tls ? CURL_GLOBAL_SSL : CURL_GLOBAL_NOTHING) != CURLE_OK)
         goto failed;
     struct http *http = calloc(1, sizeof(*http));
     if (http == NULL || multi_open(&http->multi, options->loop, options->log, http_step, http) < 0) {

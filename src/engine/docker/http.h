@@ -19,8 +19,8 @@ struct http_options {
     uv_loop_t *loop;
     const struct log *log;
     const struct endpoint *endpoint; /* outlives this */
-    uint32_t timeout_ms;     /* for requests with a deadline; not 0 */
-    unsigned max_parallel;   /* not 0 */
+    uint32_t timeout_ms;             /* for requests with a deadline; not 0 */
+    unsigned max_parallel;           /* not 0 */
 };
 
 /* `error` NULL: the engine answered, with `status` (200..599). `body` is not NUL-terminated and valid until return. */
@@ -31,7 +31,7 @@ struct http_call {
     const char *path;   /* from the slash on, with query, percent-encoded */
     const char *content_type;
     const char *header; /* one more, "Name: value"; copied; NULL: none */
-    const void *body; /* not copied: must stay until `done`; NULL: none */
+    const void *body;   /* not copied: must stay until `done`; NULL: none */
     size_t body_size;
     bool no_deadline;
     bool urgent; /* does not wait for a place among max_parallel, and takes none */

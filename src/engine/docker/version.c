@@ -47,7 +47,20 @@ static int version_agree(struct docker *docker, const json_t *json, struct error
     return 0;
 }
 
-/* Of all that /info tells only the cgroup version matters, and without it one can live. */
+/* The kernel's name of the machine, as /info has it, as images have it. Podman's has that already. */
+static void architecture_set(struct docker *docker, const char *machine)
+{
+    static const struct {
+        const char *machine, *image;
+    } names[] = {{"x86_64", "amd64"}, {"aarch64", "arm64"}, {"armv7l", "arm"}, {"armv6l", "arm"}, {"i686", "386"}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(machine, names[i].machine) == 0)
+            machine = names[i].image;
+    }
+    text_clean(docker->architecture, sizeof(docker->architecture), machine, strlen(machine));
+}
+
+/* Of what /info tells one could live without all. */
 static void on_info(void *user, int status, const char *body, size_t size, const struct error *error)
 {
     struct docker *docker = user;
@@ -60,11 +73,26 @@ static void on_info(void *user, int status, const char *body, size_t size, const
     struct error ignored = ERROR_INIT;
     json_t *json = NULL;
     bool bad = false;
-    docker->cgroup_v1 = false;
-    if (status == 200 && reply_json(&json, body, size, &ignored) == 0)
-        docker->cgroup_v1 = strcmp(member_string(json, "CgroupVersion", &bad), "1") == 0;
+    docker->info.cgroup_v1 = false;
+    docker->architecture[0] = '\0';
+    if (status == 200 && reply_json(&json, body, size, &ignored) == 0) {
+        docker->info.cgroup_v1 = strcmp(member_string(json, "CgroupVersion", &bad), "1") == 0;
+        architecture_set(docker, member_string(json, "Architecture", &bad));
+    }
     json_decref(json);
     docker_version_settled(docker, NULL);
+}
+
+/* An engine's port of TLS answers plain HTTP with this. */
+static void version_refused(const struct docker *docker, int status, const char *body, size_t size, struct error *error)
+{
+    if (status == 400 && !docker->endpoint.tls && memmem(body, size, "HTTPS server", 12) != NULL)
+        error_set(error, ERROR_UNAVAILABLE,
+                  "the engine at %s wants TLS: set dockerCertPath or DOCKER_CERT_PATH to the directory with its "
+                  "ca.pem, cert.pem and key.pem",
+                  docker->endpoint.name);
+    else
+        reply_error(error, status, body, size);
 }
 
 static int ask(struct docker *docker, const char *path, http_done_fn *done)
@@ -81,7 +109,7 @@ static void on_version(void *user, int status, const char *body, size_t size, co
     if (error != NULL)
         trouble = *error;
     else if (status != 200)
-        reply_error(&trouble, status, body, size);
+        version_refused(docker, status, body, size, &trouble);
     else if (reply_json(&json, body, size, &trouble) == 0)
         version_agree(docker, json, &trouble);
     json_decref(json);

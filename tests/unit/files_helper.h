@@ -86,24 +86,24 @@ static inline void assert_absent(const char *path)
 
 /* --- streams made by hand ------------------------------------------------------------------------- */
 
-struct stream {
+struct records {
     struct tree_encoder encoder;
     uint8_t bytes[64 * 1024];
 };
 
-static inline void stream_begin(struct stream *stream)
+static inline void stream_begin(struct records *stream)
 {
     tree_encoder_init(&stream->encoder);
     stream->encoder.out = (struct wire_writer){.next = stream->bytes, .end = stream->bytes + sizeof stream->bytes};
 }
 
-static inline size_t stream_size(const struct stream *stream)
+static inline size_t stream_size(const struct records *stream)
 {
     assert_false(stream->encoder.out.overflow);
     return (size_t)(stream->encoder.out.next - stream->bytes);
 }
 
-static inline void stream_entry(struct stream *stream, enum file_type type, const char *path, const char *link,
+static inline void stream_entry(struct records *stream, enum file_type type, const char *path, const char *link,
                                 uint64_t size)
 {
     struct file_record record = {
@@ -111,14 +111,14 @@ static inline void stream_entry(struct stream *stream, enum file_type type, cons
     tree_encode_entry(&stream->encoder, &record);
 }
 
-static inline void stream_data(struct stream *stream, const char *text)
+static inline void stream_data(struct records *stream, const char *text)
 {
     size_t room;
     memcpy(tree_encode_data_begin(&stream->encoder, &room), text, strlen(text));
     tree_encode_data_commit(&stream->encoder, strlen(text));
 }
 
-static inline void stream_file(struct stream *stream, const char *path, const char *text)
+static inline void stream_file(struct records *stream, const char *path, const char *text)
 {
     stream_entry(stream, FILE_REGULAR, path, "", strlen(text));
     if (text[0] != '\0')

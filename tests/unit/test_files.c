@@ -555,7 +555,7 @@ static void test_a_tar_that_failed_has_no_end(void **state)
     (void)state;
     struct error error = ERROR_INIT;
     const char *root = scratch_new();
-    struct stream stream;
+    struct records stream;
     int fd = open(path_of("%s/t", root), O_RDWR | O_CREAT, 0600);
     struct tree_sink *sink = tree_sink_tar(fd, "", &no_limits, &error);
     stream_begin(&stream);
@@ -578,7 +578,7 @@ static void test_a_tar_that_failed_has_no_end(void **state)
 /* --- hostile tree streams ------------------------------------------------------------------------- */
 
 /* Feeds what a hostile container might send into DST, with a canary beside it. */
-static void assert_contained(struct stream *stream, const char *why)
+static void assert_contained(struct records *stream, const char *why)
 {
     struct error error = ERROR_INIT;
     const char *root = scratch_new();
@@ -603,7 +603,7 @@ static void assert_contained(struct stream *stream, const char *why)
 static void test_hostile_streams_stay_inside(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     stream_begin(&stream); /* a link out, then a file through it */
     stream_entry(&stream, FILE_DIRECTORY, "", "", 0);
     stream_entry(&stream, FILE_SYMLINK, "a", "../../outside", 0);
@@ -678,7 +678,7 @@ static void test_what_is_there_is_replaced_and_not_written_through(void **state)
     (void)state;
     struct error error = ERROR_INIT;
     const char *root = scratch_new();
-    struct stream stream;
+    struct records stream;
     shell("cd '%s' && mkdir -p dst/tree out && printf whole > out/a && printf whole > out/b && ln -s ../../out/a "
           "dst/tree/a "
           "&& ln out/b dst/tree/b && ln -s ../../out dst/tree/d",
@@ -695,7 +695,7 @@ static void test_what_is_there_is_replaced_and_not_written_through(void **state)
     struct tree_sink *sink = tree_sink_disk(path_of("%s/dst", root), "tree", &no_limits, &error);
     if (tree_sink_feed(sink, stream.bytes, stream_size(&stream), &error) < 0)
         fail_msg("%s", error.message);
-    struct stream more;
+    struct records more;
     stream_begin(&more);
     stream_file(&more, "d/evil", "x");
     assert_int_equal(tree_sink_feed(sink, more.bytes, stream_size(&more), &error), -1);
@@ -718,7 +718,7 @@ static void test_half_a_file_replaces_nothing(void **state)
     (void)state;
     struct error error = ERROR_INIT;
     const char *root = scratch_new();
-    struct stream stream;
+    struct records stream;
     write_file(path_of("%s/file", root), "old");
     stream_begin(&stream);
     stream_entry(&stream, FILE_REGULAR, "", "", 10);
@@ -737,7 +737,7 @@ static void test_half_a_file_replaces_nothing(void **state)
 static void test_files_in_memory(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     struct tree_memory memory;
     stream_begin(&stream);
     stream_entry(&stream, FILE_DIRECTORY, "", "", 0);

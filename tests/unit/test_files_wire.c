@@ -153,7 +153,7 @@ static void test_base_names(void **state)
 
 /* --- records -------------------------------------------------------------------------------------- */
 
-static void make_sample(struct stream *stream)
+static void make_sample(struct records *stream)
 {
     stream_begin(stream);
     stream_entry(stream, FILE_DIRECTORY, "", "", 0);
@@ -191,7 +191,7 @@ static const char *verdict(const uint8_t *bytes, size_t size, struct tree_check 
 static void test_records_come_back_as_they_were(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     struct tree_check check;
     make_sample(&stream);
     assert_string_equal(verdict(stream.bytes, stream_size(&stream), &check), "");
@@ -220,7 +220,7 @@ static void test_records_come_back_as_they_were(void **state)
 static void test_the_sum_of_a_file_is_its_sha256(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     char text[65] = "";
     stream_begin(&stream);
     stream_entry(&stream, FILE_REGULAR, "", "", 3);
@@ -234,7 +234,7 @@ static void test_the_sum_of_a_file_is_its_sha256(void **state)
 static void test_a_stream_cut_anywhere_is_not_whole(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     struct tree_check check;
     make_sample(&stream);
     for (size_t cut = 0; cut < stream_size(&stream); cut++)
@@ -244,7 +244,7 @@ static void test_a_stream_cut_anywhere_is_not_whole(void **state)
 static void test_any_changed_bit_is_noticed(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     struct tree_check check;
     make_sample(&stream);
     for (size_t bit = 0; bit < stream_size(&stream) * 8; bit++) {
@@ -255,7 +255,7 @@ static void test_any_changed_bit_is_noticed(void **state)
     }
 }
 
-static void assert_refused(struct stream *stream, const char *why)
+static void assert_refused(struct records *stream, const char *why)
 {
     struct tree_check check;
     assert_string_equal(verdict(stream->bytes, stream_size(stream), &check), why);
@@ -288,7 +288,7 @@ static void test_malformed_records_are_refused(void **state)
         {(enum file_type)200, "a", "", 0},
         {FILE_DIRECTORY, "a", "b", 0},
     };
-    struct stream stream;
+    struct records stream;
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
         stream_begin(&stream);
         stream_entry(&stream, FILE_DIRECTORY, "", "", 0);
@@ -316,7 +316,7 @@ static void test_malformed_records_are_refused(void **state)
 static void test_the_grammar_is_kept(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     stream_begin(&stream);
     stream_entry(&stream, FILE_REGULAR, "a", "", 0);
     assert_refused(&stream, "the stream does not begin with the root of its tree");
@@ -390,7 +390,7 @@ static void test_the_grammar_is_kept(void **state)
 static void test_limits_hold(void **state)
 {
     (void)state;
-    struct stream stream;
+    struct records stream;
     struct tree_check check;
     struct file_record record;
     make_sample(&stream);

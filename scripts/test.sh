@@ -51,9 +51,8 @@ done
 for program in "$BUILD"/tests/engine/*; do
     [ -x "$program" ] && [ -f "$program" ] && suite "engine/$(basename "$program")" "$program"
 done
-for script in tests/runner/run.sh; do
-    [ -x "$script" ] && suite runner "$script"
-done
+export WARMPOOL_RUNNER=$BUILD/src/runner/warmpool-runner
+[ -x "$BUILD/tests/runner/test_runner" ] && suite runner/test_runner "$BUILD/tests/runner/test_runner"
 rounds=1
 [ -z "${SOAK:-}" ] || rounds=20 # what goes wrong once in a while has its chance
 for ((round = 1; round <= rounds; round++)); do

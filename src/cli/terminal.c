@@ -1,5 +1,5 @@
-/* The user's terminal while a task has one of its own: raw, so that every key reaches the task, and put back on every way
- * out. */
+/* The user's terminal while a task has one of its own: raw, so that every key reaches the task, and put back on every
+ * way out. */
 #include "cli/terminal.h"
 
 #include <signal.h>

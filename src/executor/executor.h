@@ -87,12 +87,12 @@ struct task_request {
     const void *stdin_data; /* given at once; copied */
     size_t stdin_size;
     bool stdin_stream; /* more comes through executor_task_stdin() */
-    bool terminal; /* stdin, stdout and stderr are a terminal; all output is stdout */
+    bool terminal;     /* stdin, stdout and stderr are a terminal; all output is stdout */
     uint16_t rows, columns;
-    const char *term;  /* TERM for it; NULL: not set */
-    bool fresh;        /* a container that never served another task */
-    bool capture;      /* collect stdout and stderr for the result */
-    bool stream;       /* call `output` */
+    const char *term; /* TERM for it; NULL: not set */
+    bool fresh;       /* a container that never served another task */
+    bool capture;     /* collect stdout and stderr for the result */
+    bool stream;      /* call `output` */
 };
 
 struct task_resources { /* EXIT_UNMEASURED (UINT64_MAX) where not measured */

@@ -537,6 +537,15 @@ static void create(struct worker *worker)
         create_container(worker);
 }
 
+/* Without a byte 0, see wire/frame.h. */
+static void make_token(struct worker *worker)
+{
+    for (size_t i = 0; i < sizeof worker->token; i++)
+        do
+            executor_random_bytes(worker->owner->executor, &worker->token[i], 1);
+        while (worker->token[i] == 0);
+}
+
 void worker_volume_ready(struct worker *worker, const struct error *error)
 {
     if (answered(worker, error))
@@ -572,7 +581,7 @@ void worker_new(struct agent_pool *owner)
     list_init(&worker->volume_wait);
     worker->attached = owner->transport == TRANSPORT_USE_ATTACH;
     if (worker->attached) {
-        executor_random_bytes(executor, worker->token, sizeof worker->token);
+        make_token(worker);
         worker->pending++;
         runner_volume_want(worker);
         return;

@@ -218,11 +218,13 @@ ptrdiff_t conn_handle(struct runner *runner, size_t size)
         ptrdiff_t taken = frame_decode(runner->input + used, size - used, &frame);
         if (taken < 0)
             return -1;
-        if (taken == 0)
+        if (taken == 0 || used + (size_t)taken + link_tail(runner) > size)
             break;
+        if (link_tail(runner) != 0 && runner->input[used + (size_t)taken] != 0)
+            return -1; /* cut short */
         if (!handle_frame(runner, &frame))
             return -1;
-        used += (size_t)taken;
+        used += (size_t)taken + link_tail(runner);
     }
     return (ptrdiff_t)used;
 }

@@ -72,6 +72,11 @@ static bool attached(const struct runner *runner)
     return runner->socket_path == NULL;
 }
 
+size_t link_tail(const struct runner *runner)
+{
+    return attached(runner) ? 1 : 0;
+}
+
 /* --- the input buffer ----------------------------------------------------------------------------------- */
 
 /* A RUN larger than the static buffer gets a mapping for as long as it is there. */
@@ -227,6 +232,8 @@ static void handle_input(struct runner *runner)
     if (used > 0)
         discard(runner, (size_t)used);
     ptrdiff_t needed = frame_size(runner->input, runner->input_length);
+    if (needed > 0)
+        needed += (ptrdiff_t)link_tail(runner);
     if (needed <= (ptrdiff_t)runner->input_size)
         input_shrink(runner);
     else if (!input_grow(runner, (size_t)needed))

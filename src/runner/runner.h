@@ -115,6 +115,8 @@ void link_try(struct runner *runner);
 void link_read(struct runner *runner);
 void link_flush(struct runner *runner);
 void link_drop(struct runner *runner);
+/* Bytes that follow each frame from the daemon. */
+size_t link_tail(const struct runner *runner);
 /* Nobody has been heard for so long that the container shall end. */
 bool link_orphaned(const struct runner *runner, uint64_t now);
 uint64_t link_wakeup(const struct runner *runner);

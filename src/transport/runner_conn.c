@@ -16,9 +16,17 @@ struct runner_conn {
     struct buffer out; /* not written yet */
     uint8_t marker[SYNC_MARKER_BYTES];
     bool skip; /* what comes before HELLO is of an earlier conversation */
+    bool tail; /* a byte 0 follows each frame */
     bool hello_seen;
     bool lost;
 };
+
+/* Of each frame on the attach stream. */
+static void put_tail(struct runner_conn *conn)
+{
+    if (conn->tail)
+        buffer_append(&conn->out, "", 1);
+}
 
 static void put_frame(struct runner_conn *conn, uint8_t type, uint8_t flags, uint32_t task, const void *payload,
                       size_t size)
@@ -32,6 +40,7 @@ static void put_frame(struct runner_conn *conn, uint8_t type, uint8_t flags, uin
     if (size > 0)
         memcpy(room + FRAME_HEADER_BYTES, payload, size);
     buffer_commit(&conn->out, FRAME_HEADER_BYTES + size);
+    put_tail(conn);
 }
 
 static void put_u32(uint8_t out[4], uint32_t value)
@@ -67,7 +76,7 @@ struct runner_conn *runner_conn_new(const struct carrier_ops *ops, void *carrier
     conn->carrier = carrier;
     conn->handler = handler;
     conn->user = user;
-    conn->skip = token != NULL;
+    conn->skip = conn->tail = token != NULL;
     memcpy(conn->marker, sync->marker, sizeof conn->marker);
     if (token != NULL)
         buffer_append(&conn->out, token, SYNC_TOKEN_BYTES);
@@ -271,6 +280,7 @@ void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct messa
     frame_encode_header(room, FRAME_RUN, 0, task, (uint32_t)size);
     message_run_encode(run, argv, env, room + FRAME_HEADER_BYTES, size);
     buffer_commit(&conn->out, FRAME_HEADER_BYTES + size);
+    put_tail(conn);
 }
 
 void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof)

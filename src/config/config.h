@@ -30,6 +30,10 @@ struct config_ulimit { /* ulimits: {nofile: 1024, nproc: "512:1024"} */
     int64_t soft, hard;
 };
 
+/* How runners are reached: over a unix socket in a directory that daemon and containers share, or over the engine's
+ * attach stream. AUTO: the socket if it works with the engine, else the other. */
+enum config_transport { TRANSPORT_AUTO, TRANSPORT_SOCKET, TRANSPORT_ATTACH };
+
 /* What one agent type's pool and containers are like. */
 struct profile {
     char *agent_type;
@@ -41,6 +45,7 @@ struct profile {
     int64_t pids_limit;     /* pids */
     int oom_score_adj;      /* oomScoreAdj */
     int memory_swappiness;  /* memorySwappiness, -1: the engine's default */
+    char *runtime;          /* of the engine's; "": its default */
     char *network_mode;     /* isolated (bridge is the same), internal, none, or a network's name */
     bool read_only_root;    /* readOnlyRootFs */
     bool no_new_privileges; /* noNewPrivileges */
@@ -74,8 +79,9 @@ struct profile {
 struct config {
     char *docker_host;      /* NULL: $DOCKER_HOST, else the default socket */
     char *docker_cert_path; /* NULL: $DOCKER_CERT_PATH, or ~/.docker where $DOCKER_TLS_VERIFY is set, else no TLS */
-    char *state_dir;        /* absolute */
-    char *socket;           /* absolute */
+    enum config_transport transport;
+    char *state_dir; /* absolute */
+    char *socket;    /* absolute */
     enum log_level log_level;
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
     uint32_t max_concurrent_creates;

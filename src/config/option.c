@@ -100,6 +100,7 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_SIZE] = "a size, as 64m, 512MB, 1g or a number of bytes,",
         [TYPE_CPUS] = "a number of cores, as 0.5,",
         [TYPE_LEVEL] = "error, warn, info or debug",
+        [TYPE_TRANSPORT] = "auto, socket or attach",
         [TYPE_RANGE] = "FIRST-LAST, two numbers from 1 to 4294967293",
         [TYPE_SUBNET] = "ADDRESS/PREFIX with a prefix of 8 to 29, as 10.213.0.0/16",
         [TYPE_STRINGS] = "a list of texts",
@@ -295,6 +296,20 @@ static int set_bool(bool *field, const char *text)
     else
         return -1;
     return 0;
+}
+
+static const char *const transport_names[] = {
+    [TRANSPORT_AUTO] = "auto", [TRANSPORT_SOCKET] = "socket", [TRANSPORT_ATTACH] = "attach"};
+
+static int set_transport(void *field, const char *text)
+{
+    for (unsigned i = 0; i < sizeof transport_names / sizeof transport_names[0]; i++) {
+        if (strcmp(text, transport_names[i]) != 0)
+            continue;
+        *(enum config_transport *)field = (enum config_transport)i;
+        return 0;
+    }
+    return -1;
 }
 
 static int set_level(enum log_level *field, const char *text)
@@ -578,6 +593,8 @@ static int set_scalar(const struct option *option, void *record, void *field, co
         return set_bool(field, text);
     case TYPE_LEVEL:
         return set_level(field, text);
+    case TYPE_TRANSPORT:
+        return set_transport(field, text);
     case TYPE_RANGE:
         return set_uid_range(record, text);
     case TYPE_SUBNET:
@@ -695,6 +712,8 @@ void option_print(const struct option *option, const void *record, struct buffer
         buffer_printf(out, "%lld", (long long)load_number(option, field));
     } else if (option->type == TYPE_BOOL) {
         buffer_append_string(out, *(const bool *)field ? "true" : "false");
+    } else if (option->type == TYPE_TRANSPORT) {
+        buffer_append_string(out, transport_names[*(const enum config_transport *)field]);
     } else if (option->type == TYPE_LEVEL) {
         buffer_append_string(out, log_level_name(*(const enum log_level *)field));
     } else if (option->type == TYPE_RANGE) {

@@ -19,6 +19,7 @@ enum option_type {
     TYPE_SIZE,    /* uint64_t, bytes */
     TYPE_CPUS,    /* uint32_t, thousandths */
     TYPE_LEVEL,
+    TYPE_TRANSPORT,
     TYPE_RANGE,  /* uid_first, uid_count */
     TYPE_SUBNET, /* subnet_base, subnet_prefix */
     TYPE_STRINGS,

@@ -37,6 +37,18 @@ static struct agent_pool *pool_find(const struct executor *executor, const char 
     return node == NULL ? NULL : hash_entry(node, struct agent_pool, by_type);
 }
 
+/* Runtimes that put a kernel of their own between a container and this host pass no unix socket through. */
+static enum transport_choice transport_of(const struct executor *executor, const struct profile *profile)
+{
+    static const char *const sandboxes[] = {"runsc", "gvisor", "kata"};
+    if (executor->config->transport != TRANSPORT_AUTO || profile->runtime[0] == '\0')
+        return executor->transport;
+    for (size_t i = 0; i < sizeof sandboxes / sizeof sandboxes[0]; i++)
+        if (strstr(profile->runtime, sandboxes[i]) != NULL)
+            return TRANSPORT_USE_ATTACH;
+    return executor->transport;
+}
+
 static struct agent_pool *pool_make(struct executor *executor, const char *agent_type, struct error *err)
 {
     if (executor->pools_by_type.count >= POOLS_MAX) {
@@ -68,7 +80,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
-    owner->transport = executor->transport;
+    owner->transport = transport_of(executor, profile);
     pool_init(&owner->pool, &executor->set, &limits, clock_us());
     owner->executor = executor;
     owner->profile = profile;
@@ -265,12 +277,12 @@ void executor_transport_chosen(struct agent_pool *owner, enum transport_choice c
     struct executor *executor = owner->executor;
     log_info(executor->log, "transport: %s (%s)", choice == TRANSPORT_USE_ATTACH ? "attach" : "socket", why);
     owner->transport = choice;
-    if (executor->transport != TRANSPORT_UNDECIDED)
+    if (executor->transport != TRANSPORT_UNDECIDED || owner->profile->runtime[0] != '\0')
         return;
     executor->transport = choice;
     list_for_each (node, &executor->pools) {
         struct agent_pool *other = list_entry(node, struct agent_pool, link);
-        if (other->transport == TRANSPORT_UNDECIDED)
+        if (other->transport == TRANSPORT_UNDECIDED && other->profile->runtime[0] == '\0')
             other->transport = choice;
     }
 }
@@ -307,6 +319,9 @@ int executor_open(struct executor **out, const struct executor_options *options,
     executor->log = options->log;
     executor->mode = options->mode;
     executor->opened_us = clock_us();
+    executor->transport = options->config->transport == TRANSPORT_SOCKET   ? TRANSPORT_USE_SOCKET
+                          : options->config->transport == TRANSPORT_ATTACH ? TRANSPORT_USE_ATTACH
+                                                                           : TRANSPORT_UNDECIDED;
     executor->state = (struct state_dir){.fd = -1, .lock_fd = -1, .containers_fd = -1};
     executor->set = (struct pool_set){.max_containers = options->config->max_total_containers,
                                       .max_creating = options->config->max_concurrent_creates};

@@ -138,6 +138,7 @@ void worker_create(struct worker *worker, engine_id_fn *done)
         .no_new_privileges = profile->no_new_privileges,
         .hostname = profile->agent_type,
         .open_stdin = worker->attached,
+        .runtime = profile->runtime[0] != '\0' ? profile->runtime : NULL,
     };
     snprintf(parts.user, sizeof parts.user, "%u:%u", worker->slot->uid, worker->slot->uid);
     spec.user = worker_has_own_user(profile) ? parts.user : profile->user;

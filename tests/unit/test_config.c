@@ -40,6 +40,8 @@ static void refuse(const char *text, const char *part)
 static const char *const samples[][3] = {
     {"dockerHost", "unix:///a", "unix:///b"},
     {"dockerCertPath", "/etc/a", "/etc/b"},
+    {"transport", "socket", "attach"},
+    {"runtime", "runsc", "crun"},
     {"stateDir", "/a", "/b"},
     {"socket", "/a", "/b"},
     {"logLevel", "debug", "error"},

@@ -439,7 +439,7 @@ void fake_stop(struct fake *fake)
 struct proxy_connection {
     struct list link;
     struct proxy *proxy;
-    uv_pipe_t ends[2]; /* the client, the engine */
+    union proxy_end ends[2]; /* the client, the engine */
     unsigned closed;
 };
 
@@ -479,7 +479,7 @@ static void proxy_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 static void proxy_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *piece)
 {
     struct proxy_connection *connection = stream->data;
-    uv_pipe_t *other = stream == (uv_stream_t *)&connection->ends[0] ? &connection->ends[1] : &connection->ends[0];
+    union proxy_end *other = stream == &connection->ends[0].stream ? &connection->ends[1] : &connection->ends[0];
     if (size <= 0) {
         free(piece->base);
         if (size < 0)
@@ -490,7 +490,7 @@ static void proxy_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *piece)
     assert_non_null(written);
     written->data = piece->base;
     uv_buf_t out = uv_buf_init(piece->base, (unsigned)size);
-    if (uv_write(&written->request, (uv_stream_t *)other, &out, 1, proxy_written) < 0)
+    if (uv_write(&written->request, &other->stream, &out, 1, proxy_written) < 0)
         proxy_written(&written->request, -1);
 }
 
@@ -501,35 +501,82 @@ static void proxy_reached(uv_connect_t *request, int status)
     if (status == UV_ECANCELED)
         return;
     assert_int_equal(status, 0);
-    uv_read_start((uv_stream_t *)&connection->ends[0], proxy_allocate, proxy_read);
-    uv_read_start((uv_stream_t *)&connection->ends[1], proxy_allocate, proxy_read);
+    uv_read_start(&connection->ends[0].stream, proxy_allocate, proxy_read);
+    uv_read_start(&connection->ends[1].stream, proxy_allocate, proxy_read);
+}
+
+static const char *engine_host(void)
+{
+    const char *host = getenv("DOCKER_HOST");
+    return host != NULL ? host : "unix:///var/run/docker.sock";
+}
+
+static bool engine_is_local(void)
+{
+    return strncmp(engine_host(), "unix://", 7) == 0;
+}
+
+static void proxy_end_init(uv_loop_t *loop, union proxy_end *end)
+{
+    if (engine_is_local())
+        uv_pipe_init(loop, &end->pipe, 0);
+    else
+        uv_tcp_init(loop, &end->tcp);
+}
+
+static void proxy_reach(uv_connect_t *request, union proxy_end *end)
+{
+    char address[64] = "";
+    int port = 0;
+    struct sockaddr_in to;
+    if (engine_is_local()) {
+        uv_pipe_connect(request, &end->pipe, engine_host() + strlen("unix://"), proxy_reached);
+        return;
+    }
+    assert_int_equal(sscanf(engine_host(), "tcp://%63[0-9.]:%d", address, &port), 2);
+    assert_int_equal(uv_ip4_addr(address, port, &to), 0);
+    assert_int_equal(uv_tcp_connect(request, &end->tcp, (struct sockaddr *)&to, proxy_reached), 0);
 }
 
 static void proxy_connected(uv_stream_t *listener, int status)
 {
     struct proxy *proxy = listener->data;
-    const char *host = getenv("DOCKER_HOST");
     struct proxy_connection *connection = calloc(1, sizeof(*connection));
     uv_connect_t *request = calloc(1, sizeof(*request));
     assert_non_null(connection);
     assert_non_null(request);
     connection->proxy = proxy;
     for (int i = 0; i < 2; i++) {
-        uv_pipe_init(listener->loop, &connection->ends[i], 0);
-        connection->ends[i].data = connection;
+        proxy_end_init(listener->loop, &connection->ends[i]);
+        connection->ends[i].stream.data = connection;
     }
     list_push_back(&proxy->connections, &connection->link);
-    assert_int_equal(uv_accept(listener, (uv_stream_t *)&connection->ends[0]), 0);
-    uv_pipe_connect(request, &connection->ends[1], host != NULL ? host + strlen("unix://") : "/var/run/docker.sock",
-                    proxy_reached);
+    assert_int_equal(uv_accept(listener, &connection->ends[0].stream), 0);
+    proxy_reach(request, &connection->ends[1]);
+}
+
+static void proxy_listen_tcp(struct proxy *proxy)
+{
+    struct sockaddr_in at;
+    int size = sizeof(at);
+    uv_tcp_init(&proxy->fixture->loop, &proxy->listener.tcp);
+    assert_int_equal(uv_ip4_addr("127.0.0.1", proxy->port, &at), 0);
+    assert_int_equal(uv_tcp_bind(&proxy->listener.tcp, (struct sockaddr *)&at, 0), 0);
+    assert_int_equal(uv_listen(&proxy->listener.stream, 64, proxy_connected), 0);
+    assert_int_equal(uv_tcp_getsockname(&proxy->listener.tcp, (struct sockaddr *)&at, &size), 0);
+    proxy->port = ntohs(at.sin_port);
+    snprintf(proxy->host, sizeof(proxy->host), "tcp://127.0.0.1:%d", proxy->port);
 }
 
 void proxy_start(struct proxy *proxy, struct fixture *f)
 {
-    *proxy = (struct proxy){.fixture = f};
+    *proxy = (struct proxy){.fixture = f, .port = proxy->port};
     list_init(&proxy->connections);
-    listen_at(&proxy->listener, f, proxy->host, sizeof(proxy->host), "proxy.sock", proxy_connected);
-    proxy->listener.data = proxy;
+    if (engine_is_local())
+        listen_at(&proxy->listener.pipe, f, proxy->host, sizeof(proxy->host), "proxy.sock", proxy_connected);
+    else
+        proxy_listen_tcp(proxy);
+    proxy->listener.stream.data = proxy;
 }
 
 static void proxy_closed(uv_handle_t *handle)

@@ -105,8 +105,17 @@ void fake_send_stalled(struct fake *fake, const char *data, size_t size);
 
 /* --- the proxy to the real engine ----------------------------------------------------------------- */
 
+union proxy_end {
+    uv_stream_t stream;
+    uv_pipe_t pipe;
+    uv_tcp_t tcp;
+};
+
+/* Listens at a unix socket, or at 127.0.0.1 for an engine at an address tcp://1.2.3.4:PORT. Started again, it is where
+ * it was. */
 struct proxy {
-    uv_pipe_t listener;
+    union proxy_end listener;
+    int port; /* 0: not chosen yet */
     struct fixture *fixture;
     char host[96];
     struct list connections;

@@ -373,7 +373,10 @@ static void stream_turn(struct stream *stream, bool writable)
 
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
-    stream_turn(poll->data, status == 0 && (events & UV_WRITABLE) != 0);
+    struct stream *stream = poll->data;
+    if (status < 0)
+        stream->events = 0; /* an error, which reading tells: libuv watches no longer */
+    stream_turn(stream, status == 0 && (events & UV_WRITABLE) != 0);
 }
 
 static int request_make(struct stream *stream)

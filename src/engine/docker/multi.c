@@ -6,6 +6,7 @@ struct multi_socket {
     uv_poll_t poll;
     struct multi *multi;
     curl_socket_t fd;
+    int events;
 };
 
 static void handle_gone(struct multi *multi)
@@ -32,8 +33,12 @@ static void on_socket_ready(uv_poll_t *poll, int status, int events)
     struct multi_socket *socket = poll->data;
     struct multi *multi = socket->multi;
     int flags = 0, running;
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
+    if (status < 0) {
+        /* An error of the connection: libuv watches no longer. CURL_CSELECT_ERR would hide what it is, and also what
+         * came before it, such as TLS's reason for hanging up; reading tells both, and comes to an end. */
+        events = UV_READABLE | UV_WRITABLE;
+        uv_poll_start(poll, socket->events, on_socket_ready);
+    }
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
@@ -78,12 +83,12 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *s
         socket = socket_watch(multi, fd);
     if (socket == NULL)
         return 0;
-    int events = 0;
+    socket->events = 0;
     if (what != CURL_POLL_OUT)
-        events |= UV_READABLE;
+        socket->events |= UV_READABLE;
     if (what != CURL_POLL_IN)
-        events |= UV_WRITABLE;
-    uv_poll_start(&socket->poll, events, on_socket_ready);
+        socket->events |= UV_WRITABLE;
+    uv_poll_start(&socket->poll, socket->events, on_socket_ready);
     return 0;
 }
 

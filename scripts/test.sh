@@ -59,6 +59,11 @@ for ((round = 1; round <= rounds; round++)); do
     for file in tests/integration/*.bats tests/security/*.bats; do
         [ -e "$file" ] && suite "${file#tests/}" bats --tap "$file"
     done
+    # What has to hold whichever way the runners are reached.
+    for file in api bytes cli exits files hardening images pool reset terminal trouble; do
+        file=tests/integration/$file.bats
+        [ -e "$file" ] && suite "attach/${file#tests/}" env TRANSPORT=attach bats --tap "$file"
+    done
 done
 
 [ ${#summary[@]} = 0 ] || echo "failed: ${summary[*]}"

@@ -335,8 +335,17 @@ void status_write(struct buffer *out, const struct executor *executor, const cha
     put_text(&json, "version", status.engine_version);
     put_text(&json, "apiVersion", status.engine_api_version);
     put_text(&json, "host", status.engine_host);
+    put_text(&json, "transport", status.transport);
     put_text(&json, "error", or_null(status.engine_error));
     jw_close(&json, '}');
+    if (status.pulling != NULL && status.pulling[0] != '\0') {
+        jw_key(&json, "pulling");
+        jw_open(&json, '{');
+        put_text(&json, "image", status.pulling);
+        put_uint(&json, "bytes", status.pulled_bytes);
+        put_uint(&json, "totalBytes", status.pull_bytes);
+        jw_close(&json, '}');
+    }
     jw_key(&json, "pools");
     jw_open(&json, '[');
     executor_pools(executor, write_pool, &json);

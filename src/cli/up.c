@@ -26,6 +26,7 @@ struct up {
     int argc;
     char log_path[512];
     char last[256]; /* progress that was shown */
+    bool pulling;   /* an image, now */
 };
 
 static int add_set(void *user, const char *value)
@@ -151,6 +152,7 @@ static int look(struct up *up, char *error, size_t size)
     struct reply reply;
     int ready = 0;
     error[0] = '\0';
+    up->pulling = false;
     if (client_call(up->cli, "GET", "/v1/status", NULL, &reply, false) < 0)
         return 0;
     json_t *status = json_loadb((const char *)buffer_data(&reply.body), buffer_length(&reply.body), 0, NULL);
@@ -160,6 +162,13 @@ static int look(struct up *up, char *error, size_t size)
     char text[256];
     snprintf(text, sizeof text, "warming: %ld of %ld containers", number(status, "warmNow"),
              number(status, "warmTarget"));
+    const json_t *pulling = json_object_get(status, "pulling");
+    if (pulling != NULL) {
+        const char *image = json_string_value(json_object_get(pulling, "image"));
+        snprintf(text, sizeof text, "pulling %.120s: %ld of %ld MB", image != NULL ? image : "?",
+                 number(pulling, "bytes") / 1000000, number(pulling, "totalBytes") / 1000000);
+        up->pulling = true;
+    }
     if (trouble != NULL) {
         snprintf(error, size, "%s", trouble);
         snprintf(text, sizeof text, "waiting: %.200s", trouble);
@@ -193,6 +202,8 @@ static int wait_until_ready(struct up *up, pid_t pid, unsigned long timeout_ms)
             show_tail(up->log_path);
             return failed("the daemon ended; its log is %s", up->log_path);
         }
+        if (up->pulling) /* a stalled one fails by itself */
+            begun = now_ms();
         if (now_ms() - begun > timeout_ms) {
             progress_end(up);
             return failed("the pools are not warm after %lu s%s%s; the daemon runs on, its log is %s",

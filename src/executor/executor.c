@@ -507,11 +507,24 @@ void executor_status(const struct executor *executor, struct executor_status *st
                                        .engine_version = info->version,
                                        .engine_api_version = info->api_version,
                                        .engine_host = info->host,
+                                       .transport = executor->transport == TRANSPORT_USE_ATTACH   ? "attach"
+                                                    : executor->transport == TRANSPORT_USE_SOCKET ? "socket"
+                                                                                                  : "undecided",
+                                       .pulling = "",
                                        .engine_up = executor->engine_up,
                                        .closing = executor->closing,
                                        .ready = executor->engine_up && !executor->closing,
                                        .closing_left = executor->set.containers + executor->networks_left,
                                        .uptime_ms = (clock_us() - executor->opened_us) / 1000};
+    list_for_each (node, &executor->images) {
+        const struct image *image = list_entry(node, struct image, link);
+        if (image->state != IMAGE_PULLING)
+            continue;
+        status->pulling = image->reference;
+        status->pulled_bytes = image->bytes;
+        status->pull_bytes = image->total_bytes;
+        break;
+    }
     if (!executor->engine_up)
         snprintf(status->engine_error, sizeof status->engine_error, "%s",
                  executor->engine_error.code != ERROR_NONE ? executor->engine_error.message : "not connected yet");

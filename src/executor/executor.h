@@ -45,12 +45,15 @@ struct executor_status {
     const char *instance; /* this state directory's random id */
     const char *state_dir;
     const char *engine_name, *engine_version, *engine_api_version, *engine_host;
+    const char *transport; /* "socket", "attach", or "undecided" until the first container has shown which works */
     bool engine_up;
     char engine_error[ERROR_MESSAGE_MAX]; /* the last engine failure while it is down, "" else */
     bool ready;                           /* every warm-up pool has its containers */
     bool closing;
-    uint32_t warm_target, warm_now; /* containers over all pools while warming up: for progress */
-    uint32_t closing_left;          /* engine objects still to be removed while closing */
+    const char *pulling;               /* an image that is being pulled, "" when none is */
+    uint64_t pulled_bytes, pull_bytes; /* of it; pull_bytes 0: not known yet */
+    uint32_t warm_target, warm_now;    /* containers over all pools while warming up: for progress */
+    uint32_t closing_left;             /* engine objects still to be removed while closing */
     uint64_t uptime_ms;
 };
 void executor_status(const struct executor *executor,

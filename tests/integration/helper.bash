@@ -61,7 +61,8 @@ daemon_place() {
 # Starts warmpoold at $PLACE with small pools, not waiting for anything.
 daemon_launch() {
     local settings=() one
-    for one in poolSize=1 "warmupAgentTypes=coder" autoScaling=false maxConcurrentCreates=4 killTimeout=500ms "$@"; do
+    for one in poolSize=1 "warmupAgentTypes=coder" autoScaling=false maxConcurrentCreates=4 killTimeout=500ms \
+        "transport=${TRANSPORT:-auto}" "$@"; do
         settings+=(--set "$one")
     done
     WARMPOOL_CONFIG=/dev/null setsid "$BUILD/warmpoold" serve --socket "$SOCKET" --set stateDir="$STATE" "${settings[@]}" \
@@ -155,8 +156,12 @@ audit_holds() {
     [ -z "$(comm -13 <(api GET /v1/status | jq -r '.networks[]' | sort) \
         <(docker network ls -q --no-trunc --filter "label=$LABEL=$INSTANCE" | sort))" ] || return 1
     # The volumes of /tmp and /workspace are the containers' own: none is without its container.
-    [ -z "$(comm -13 <(volumes_of $containers) <(docker volume ls -q --filter "label=$LABEL=$INSTANCE" | sort))" ] || return 1
-    [ "$(ls -A "$STATE/containers")" = "$(jq -r '.[].containerName' <<<"$listing" | sort)" ]
+    # shellcheck disable=SC2086
+    [ -z "$(comm -13 <(volumes_of $containers) <(docker volume ls -q --filter "label=$LABEL=$INSTANCE" |
+        grep -vx "wp-$INSTANCE-runner" | sort))" ] || return 1
+    # Over the attach stream there is nothing of a container on this host; its runner is in the instance's volume.
+    [ "$(ls -A "$STATE/containers")" = "$(jq -r '.[].containerName' <<<"$listing" | sort)" ] ||
+        { [ "$(api GET /v1/status | jq -r .engine.transport)" = attach ] && [ -z "$(ls -A "$STATE/containers")" ]; }
 }
 
 audit() {

@@ -85,10 +85,10 @@ teardown() {
 }
 
 @test "our certificate is refused: expired, of another authority, not for clients" {
-    doctor_says "the engine refuses cert.pem" "$ENGINE" "$CERTS/expired"
+    doctor_says "refuses cert.pem" "$ENGINE" "$CERTS/expired"
     doctor_says "expired" "$ENGINE" "$CERTS/expired"
-    doctor_says "the engine refuses cert.pem" "$ENGINE" "$CERTS/stranger"
-    doctor_says "the engine refuses cert.pem" "$ENGINE" "$CERTS/server-only"
+    doctor_says "refuses cert.pem" "$ENGINE" "$CERTS/stranger"
+    doctor_says "refuses cert.pem" "$ENGINE" "$CERTS/server-only"
 }
 
 @test "the engine's certificate is refused: of another authority, expired, for another name" {

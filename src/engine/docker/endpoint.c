@@ -262,10 +262,25 @@ static const char *tls_meaning(const char *detail)
 /* No connection, for all who only ask whether there is one. */
 static void tls_error(const struct endpoint *endpoint, const char *meaning, const char *detail, struct error *error)
 {
-    error_set(error, ERROR_UNAVAILABLE, "no TLS with the engine at %.120s: %s (%.140s)", endpoint->name, meaning, detail);
+    error_set(error, ERROR_UNAVAILABLE, "no TLS with the engine at %.120s: %s (%.140s)", endpoint->name, meaning,
+              detail);
 }
 
-static void tcp_error(const struct endpoint *endpoint, CURLcode code, const char *detail, struct error *error)
+/* With TLS 1.3 an engine looks at our certificate when we are through with the handshake. Its alert is lost when the
+ * connection is reset before it is read; what libcurl says then is by chance. */
+static bool hung_up_on(CURL *easy, CURLcode code)
+{
+    long connects = 0;
+    curl_off_t handshake = 0, answer = 0;
+    curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_easy_getinfo(easy, CURLINFO_APPCONNECT_TIME_T, &handshake);
+    curl_easy_getinfo(easy, CURLINFO_STARTTRANSFER_TIME_T, &answer);
+    return connects > 0 && handshake > 0 && answer == 0 &&
+           (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING);
+}
+
+static void tcp_error(const struct endpoint *endpoint, CURL *easy, CURLcode code, const char *detail,
+                      struct error *error)
 {
     const char *meaning = endpoint->tls ? tls_meaning(detail) : NULL;
     if (code == CURLE_COULDNT_RESOLVE_HOST)
@@ -276,6 +291,11 @@ static void tcp_error(const struct endpoint *endpoint, CURLcode code, const char
     else if (endpoint->tls && (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR ||
                                code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE))
         tls_error(endpoint, "the handshake failed", detail, error);
+    else if (endpoint->tls && hung_up_on(easy, code))
+        tls_error(endpoint,
+                  "it hangs up after the handshake, as one does that refuses cert.pem: has that expired, is it of the "
+                  "authority that the engine trusts, and for clients?",
+                  detail, error);
     else if (!endpoint->tls && code == CURLE_GOT_NOTHING)
         error_set(error, ERROR_UNAVAILABLE,
                   "what listens at %s hangs up without an answer: if it wants TLS, set dockerCertPath or "
@@ -300,7 +320,7 @@ void endpoint_error(const struct endpoint *endpoint, CURL *easy, CURLcode code, 
                code == CURLE_BAD_CONTENT_ENCODING) {
         error_set(error, ERROR_PROTOCOL, "what answers at %s does not speak HTTP", endpoint->name);
     } else if (endpoint->socket_path == NULL) {
-        tcp_error(endpoint, code, detail, error);
+        tcp_error(endpoint, easy, code, detail, error);
     } else {
         error_set(error, ERROR_UNAVAILABLE, "the connection to the engine at %s broke: %s", endpoint->name, detail);
     }

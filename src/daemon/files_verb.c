@@ -145,7 +145,7 @@ static int unpack(struct tree_sink *sink, struct error *err)
     _cleanup_buffer_ struct buffer in = {0};
     while (!tree_sink_done(sink)) {
         struct frame frame;
-        size_t taken;
+        size_t taken = 0;
         int result = next_frame(&in, &frame, &taken, err);
         if (result < 0)
             return -1;

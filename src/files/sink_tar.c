@@ -15,6 +15,7 @@ struct tar_sink {
     struct tree_check check;
     uint64_t max_announced, announced;
     int fd;
+    bool given_up; /* nothing more is written */
     locale_t locale;
     struct archive *archive; /* NULL: closed */
     struct archive_entry *entry;
@@ -39,6 +40,8 @@ static la_ssize_t write_fd(struct archive *archive, void *user, const void *data
 {
     struct tar_sink *sink = user;
     ssize_t written;
+    if (sink->given_up)
+        return -1;
     do {
         written = write(sink->fd, data, size);
     } while (written < 0 && errno == EINTR);
@@ -158,8 +161,7 @@ static int tar_feed(struct tree_sink *base, const uint8_t *records, size_t size)
 static void tar_free(struct tree_sink *base)
 {
     struct tar_sink *sink = (struct tar_sink *)base;
-    if (sink->archive != NULL && !base->done)
-        archive_write_fail(sink->archive); /* else freeing would write an end */
+    sink->given_up = !base->done; /* else freeing would write an end */
     archive_write_free(sink->archive);
     archive_entry_free(sink->entry);
     if (sink->locale != (locale_t)0)

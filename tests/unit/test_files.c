@@ -363,7 +363,8 @@ static const struct tar_entry good_entries[] = {
     {"not-utf8-\xff\xfe", AE_IFREG, NULL, "b", 0},
     {"\xc3\xa4", AE_IFREG, NULL, "u", 0},
     {long_name, AE_IFREG, NULL, "long", 0},
-    {"zeros", AE_IFREG, NULL, zeros, sizeof zeros}, /* looks like an end when it is cut right */
+    {"zeros", AE_IFREG, NULL, zeros, sizeof zeros}, /* these two look like an end when they are cut right */
+    {"fewer", AE_IFREG, NULL, zeros, 1000},
 };
 #define GOOD_ENTRIES (sizeof good_entries / sizeof good_entries[0])
 

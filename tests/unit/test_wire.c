@@ -279,7 +279,7 @@ static void test_small_messages(void **state)
     assert_int_equal(message_credit_decode(credit_bytes, sizeof credit_bytes, &credit_out), 0);
     assert_int_equal(credit_out.bytes, 12345);
     ASSERT_ONLY_WHOLE(message_credit_decode, credit_bytes, sizeof credit_bytes, struct message_credit);
-    credit_bytes[0] = 3;
+    credit_bytes[0] = WIRE_FILES + 1;
     assert_int_equal(message_credit_decode(credit_bytes, sizeof credit_bytes, &credit_out), -1);
 
     struct message_pong pong = {.nonce = 1, .spawn_errno = 2, .spawn_us = 3, .memory_bytes = 4, .pids_limit = 5},

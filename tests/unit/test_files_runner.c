@@ -617,6 +617,26 @@ static void test_a_file_that_shrinks_fails_and_one_that_grows_ends(void **state)
     }
 }
 
+/* Cut where a hole began: what is missing must not pass for a hole. */
+static void test_a_sparse_file_that_shrinks_fails(void **state)
+{
+    (void)state;
+    shell("cd '%s/mount' && head -c 409600 /dev/zero | tr '\\0' x > f && printf end | dd of=f bs=1 seek=10000000 "
+          "conv=notrunc "
+          "status=none",
+          root);
+    assert_true(ask("/workspace/f", 0, 0));
+    files_step(&runner);
+    link_flush(&runner);
+    assert_int_equal(truncate(path_of("%s/mount/f", root), 409600), 0);
+    files_credit(&runner, 7, 1 << 30);
+    while (ended == 0) {
+        files_step(&runner);
+        link_flush(&runner);
+    }
+    assert_int_equal(failed_error, EIO);
+}
+
 static void test_deep_trees(void **state)
 {
     (void)state;
@@ -831,6 +851,7 @@ int main(void)
         TEST(test_limits_end_a_get),
         TEST(test_a_get_waits_for_credit_and_for_room),
         TEST(test_a_file_that_shrinks_fails_and_one_that_grows_ends),
+        TEST(test_a_sparse_file_that_shrinks_fails),
         TEST(test_deep_trees),
         TEST(test_many_entries_in_one_directory),
         TEST(test_the_real_runner_as_pid_1),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that a purpose needs and that are missing, and starts a Docker Engine where none answers.
 #
-#     scripts/deps.sh build|run|test|bench
+#     scripts/deps.sh build|run|test|bench|example
 #
 # Nothing missing: no network, no output, well under a second.
 set -eu
@@ -10,16 +10,17 @@ build="gcc libc6-dev make meson ninja-build pkg-config libuv1-dev libcurl4-opens
     libfyaml-dev libarchive-dev musl-tools"
 run="busybox-static ca-certificates tar"
 engine="docker.io iptables"
-tests="libcmocka-dev bats jq socat expect clang-format g++ curl procps git"
+tests="libcmocka-dev bats jq socat expect clang-format g++ curl procps git mmdebstrap"
 
 purpose=${1:-build}
 case $purpose in
 build) packages=$build ;;
 run) packages="$build $run" ;;
 bench) packages="$build $run jq curl procps" ;;
+example) packages="$build $run jq mmdebstrap" ;;
 test) packages="$build $run $tests" ;;
 *)
-    echo "usage: scripts/deps.sh build|run|test|bench" >&2
+    echo "usage: scripts/deps.sh build|run|test|bench|example" >&2
     exit 2
     ;;
 esac

@@ -64,10 +64,53 @@ static int check_architecture(const struct image *image, const struct image_stat
     return 0;
 }
 
+/* What the container itself needs cannot be hidden below an empty mount. */
+static bool volume_sound(const char *path)
+{
+    static const char *const ours[] = {"/.warmpool", "/dev", "/etc", "/proc", "/sys"};
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        size_t length = strlen(ours[i]);
+        if (strncmp(path, ours[i], length) == 0 && (path[length] == '/' || path[length] == '\0'))
+            return false;
+    }
+    if (path[0] != '/' || path[1] == '\0')
+        return false;
+    for (; *path != '\0'; path += strcspn(path + 1, "/") + 1) {
+        size_t length = strcspn(path + 1, "/");
+        if (length == 0 || (length == 1 && path[1] == '.') || (length == 2 && path[1] == '.' && path[2] == '.'))
+            return false;
+    }
+    return true;
+}
+
+static int take_volumes(struct image *image, const struct image_status *status, struct error *err)
+{
+    image->volume_count = 0;
+    if (status->volume_count > IMAGE_VOLUMES_MAX)
+        return error_set(err, ERROR_INVALID, "it declares %zu VOLUMEs; at most %u can be mounted", status->volume_count,
+                         IMAGE_VOLUMES_MAX);
+    for (size_t i = 0; i < status->volume_count; i++) {
+        char *path = image->volumes[image->volume_count];
+        size_t length = strlen(status->volumes[i]);
+        while (length > 1 && status->volumes[i][length - 1] == '/')
+            length--;
+        if (length >= IMAGE_VOLUME_BYTES)
+            return error_set(err, ERROR_INVALID, "it declares a VOLUME of more than %u bytes", IMAGE_VOLUME_BYTES - 1);
+        memcpy(path, status->volumes[i], length);
+        path[length] = '\0';
+        if (!volume_sound(path))
+            return error_set(err, ERROR_INVALID,
+                             "it declares VOLUME %.200s, which cannot be emptied between tasks; build it without",
+                             path);
+        image->volume_count++;
+    }
+    return 0;
+}
+
 static void image_found(struct image *image, const struct image_status *status)
 {
     struct error error = ERROR_INIT;
-    if (check_architecture(image, status, &error) < 0) {
+    if (check_architecture(image, status, &error) < 0 || take_volumes(image, status, &error) < 0) {
         image_settle(image, &error);
         return;
     }

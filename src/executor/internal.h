@@ -118,6 +118,9 @@ struct agent_pool {
  */
 enum image_state { IMAGE_UNKNOWN, IMAGE_ASKING, IMAGE_PULLING, IMAGE_READY, IMAGE_FAILED };
 
+#define IMAGE_VOLUMES_MAX  8U
+#define IMAGE_VOLUME_BYTES 256U
+
 struct image {
     struct list link; /* in executor.images */
     struct executor *executor;
@@ -128,6 +131,10 @@ struct image {
     char digest[80]; /* "" unless pulled or known by one */
     struct error error;
     uint64_t bytes, total_bytes; /* of the pull */
+    /* VOLUME declarations: the engine would give each an unlimited volume that no reset empties. A mount of ours is put
+     * in their place. */
+    char volumes[IMAGE_VOLUMES_MAX][IMAGE_VOLUME_BYTES];
+    size_t volume_count;
 };
 
 /* The image of a reference; made on first use. NULL when memory runs out. */

@@ -149,7 +149,9 @@ static void plan_without_engine(struct agent_pool *owner)
 {
     struct executor *executor = owner->executor;
     bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
-    if (executor->engine_error.code == ERROR_NONE || pool_live(&owner->pool) > 0)
+    /* An unhealthy one may be one that only waits for the engine too. */
+    if (executor->engine_error.code == ERROR_NONE || pool_live(&owner->pool) > 0 ||
+        owner->pool.count[CONTAINER_UNHEALTHY] > 0)
         return;
     if (waiting)
         agent_pool_reject_waiting(owner, &executor->engine_error);

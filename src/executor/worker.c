@@ -231,18 +231,41 @@ static void task_found_again(struct worker *worker, struct job *job, const struc
         executor_task_cancel(&job->task);
 }
 
+/* It was heard again before anybody missed it, or as an unhealthy one, of which the next check decides. */
+static void idle_again(struct worker *worker, uint64_t now)
+{
+    uv_timer_stop(&worker->timer);
+    worker->answered_us = now;
+    if (worker->container.state == CONTAINER_UNHEALTHY) {
+        worker_ping(worker);
+        return;
+    }
+    container_enter(&worker->container, CONTAINER_IDLE, now);
+    agent_pool_dispatch(worker->owner);
+    executor_kick(worker->owner->executor);
+}
+
 static void on_hello(void *user, const struct message_hello *hello)
 {
     struct worker *worker = user;
     struct agent_pool *owner = worker->owner;
     struct job *job = job_on(worker);
     uint64_t now = clock_us();
+    bool again = worker->detached_us != 0;
     worker->detached_us = 0;
     worker->spoken_us = now;
     switch (worker->container.state) {
     case CONTAINER_CONNECTING:
-        if (hello->flags != 0 || hello->generation != 0 || hello->task_state != HELLO_TASK_NONE) {
-            worker_retire(worker, "its runner had run tasks before");
+    case CONTAINER_UNHEALTHY:
+        if (!again && worker->container.state == CONTAINER_UNHEALTHY)
+            break;
+        if (hello->flags != 0 || hello->task_state != HELLO_TASK_NONE ||
+            hello->generation != worker->container.exec_count) {
+            worker_retire(worker, "its runner had run tasks that were not ours");
+            return;
+        }
+        if (again) {
+            idle_again(worker, now);
             return;
         }
         worker->baseline = hello->baseline;
@@ -258,18 +281,6 @@ static void on_hello(void *user, const struct message_hello *hello)
     case CONTAINER_RESETTING: /* of the attach stream only, as below */
         uv_timer_stop(&worker->timer);
         reset_begin(worker, hello->task_state == HELLO_TASK_EXITED ? hello->task : 0);
-        return;
-    case CONTAINER_UNHEALTHY:
-        if (hello->flags != 0 || hello->task_state != HELLO_TASK_NONE ||
-            hello->generation != worker->container.exec_count) {
-            worker_retire(worker, "its runner came back as another than it was");
-            return;
-        }
-        uv_timer_stop(&worker->timer);
-        container_enter(&worker->container, CONTAINER_IDLE, now);
-        worker->answered_us = now;
-        agent_pool_dispatch(owner);
-        executor_kick(owner->executor);
         return;
     case CONTAINER_IDLE:
     case CONTAINER_CREATING:
@@ -493,9 +504,12 @@ static void detached(struct worker *worker, const struct error *error)
         log_info(executor->log, "%s: the attach stream broke: %s", worker->name, error->message);
     }
     if (worker->container.state == CONTAINER_IDLE)
+        container_enter(&worker->container, CONTAINER_CONNECTING, now);
+    if (worker->container.state == CONTAINER_CONNECTING && executor->engine_up &&
+        now - worker->detached_us > DETACHED_SERVING_US) {
         container_enter(&worker->container, CONTAINER_UNHEALTHY, now);
-    if (worker->container.state == CONTAINER_UNHEALTHY && now - worker->detached_us > DETACHED_SERVING_US)
         container_expire(&worker->container);
+    }
     if (now - worker->detached_us > DETACHED_MAX_US)
         worker_retire(worker, "its attach stream did not come back: %s", error->message);
     else
@@ -507,7 +521,8 @@ void worker_attach_closed(struct worker *worker, const struct error *error)
 {
     if (worker_ending(worker))
         return;
-    if (worker->container.state == CONTAINER_CREATING || worker->container.state == CONTAINER_CONNECTING)
+    bool is_new = worker->container.state == CONTAINER_CREATING || worker->container.state == CONTAINER_CONNECTING;
+    if (is_new && worker->detached_us == 0)
         creation_failed(worker, error);
     else if (error->code == ERROR_NOT_FOUND || error->code == ERROR_CONFLICT)
         worker_check(worker); /* which says how it ended */
@@ -693,8 +708,10 @@ static void on_timer(uv_timer_t *timer)
     struct worker *worker = timer->data;
     struct agent_pool *owner = worker->owner;
     struct error error = ERROR_INIT;
-    if (worker->detached_us != 0) {
-        attachment_close(worker->attachment); /* opened, but no HELLO came over it */
+    if (worker->detached_us != 0 && !worker_ending(worker)) {
+        if (worker->conn != NULL)
+            runner_conn_stop(worker->conn); /* opened, but no HELLO came over it */
+        attachment_close(worker->attachment);
         attach(worker);
         return;
     }

@@ -58,9 +58,36 @@ static void spec_environment(struct spec_parts *parts, const struct worker *work
     parts->env[count] = NULL;
 }
 
-/* Writable mounts: volumes of tmpfs, /dev/shm; the runner is told which to empty, /dev/mqueue with them. */
+static bool profile_mounts(const struct profile *profile, const char *path)
+{
+    for (size_t i = 0; i < profile->tmpfs_count; i++)
+        if (strcmp(profile->tmpfs[i].path, path) == 0)
+            return true;
+    for (size_t i = 0; i < profile->mount_count; i++)
+        if (strcmp(profile->mounts[i].target, path) == 0)
+            return true;
+    return false;
+}
+
+/* The image's VOLUMEs share a sixteenth of the memory; tmpfsLimits can give them more. */
+static size_t spec_image_volumes(struct spec_parts *parts, struct container_spec *spec, const struct profile *profile,
+                                 const struct image *image, size_t arguments)
+{
+    for (size_t i = 0; i < image->volume_count && spec->tmpfs_count < RECEIPT_MOUNTS_MAX - 2; i++) {
+        if (profile_mounts(profile, image->volumes[i]))
+            continue;
+        uint64_t size = (profile->memory_bytes / 16 / image->volume_count) & ~4095ULL;
+        parts->tmpfs[spec->tmpfs_count++] = (struct engine_tmpfs){
+            .target = image->volumes[i], .size_bytes = size, .inodes = inodes_for(size), .exec = true};
+        parts->entrypoint[arguments++] = image->volumes[i];
+    }
+    return arguments;
+}
+
+/* Writable mounts: volumes of tmpfs, /dev/shm; the runner is told which to empty, /dev/mqueue with them. There is room:
+ * tmpfsLimits and the image's VOLUMEs are bounded to less than RECEIPT_MOUNTS_MAX together. */
 static void spec_mounts(struct spec_parts *parts, struct container_spec *spec, const struct profile *profile,
-                        size_t arguments)
+                        const struct image *image, size_t arguments)
 {
     const char *shm = NULL;
     for (size_t i = 0; i < profile->tmpfs_count && spec->tmpfs_count < RECEIPT_MOUNTS_MAX - 2; i++) {
@@ -77,6 +104,7 @@ static void spec_mounts(struct spec_parts *parts, struct container_spec *spec, c
                                                                   .exec = strcmp(tmpfs->path, "/tmp") != 0};
         parts->entrypoint[arguments++] = tmpfs->path;
     }
+    arguments = spec_image_volumes(parts, spec, profile, image, arguments);
     if (shm == NULL) { /* never the engine's default of 64 MiB without an inode limit */
         spec->shm_bytes = profile->memory_bytes / 16;
         spec->shm_inodes = INODES_MIN;
@@ -158,7 +186,7 @@ void worker_create(struct worker *worker, engine_id_fn *done)
     }
     parts.entrypoint[arguments++] = "--orphan-timeout";
     parts.entrypoint[arguments++] = parts.orphan;
-    spec_mounts(&parts, &spec, profile, arguments);
+    spec_mounts(&parts, &spec, profile, worker->owner->image, arguments);
     spec_binds(&parts, &spec, worker, profile);
     spec_environment(&parts, worker, profile);
     spec.entrypoint = parts.entrypoint;

@@ -77,6 +77,11 @@ daemon_is_ready() {
 
 daemon_start() {
     daemon_place
+    daemon_start_here "$@"
+}
+
+# At a place that is there already.
+daemon_start_here() {
     daemon_launch "$@"
     eventually 60 daemon_is_ready || {
         cat "$DAEMON_LOG" >&2

@@ -2,7 +2,7 @@
 # Images of every kind for the tests: warmpool-test-NAME:1, each with the probe of tests/images/probe.c at /probe. What is there
 # and was made by this recipe is left alone.
 #
-#     scripts/images.sh NAME...      scratch busybox debian tmp0755 nopasswd own volume symlinks armv
+#     scripts/images.sh NAME...      scratch busybox debian tmp0755 nopasswd own volume etcvolume symlinks armv
 #     scripts/images.sh --remove     all of them
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -65,7 +65,11 @@ image_volume() {
     mkdir -p "$root/data"
     chmod 1777 "$root/data"
     echo 'from the image' >"$root/data/seed"
-    config='"Volumes": {"/data": {}},'
+    config='"Volumes": {"/data": {}, "/workspace/cache/": {}, "/tmp": {}},'
+}
+image_etcvolume() {
+    busybox
+    config='"Volumes": {"/etc/app": {}},'
 }
 image_symlinks() {
     busybox

@@ -193,7 +193,8 @@ struct image_status {
     const char *id, *workdir;
     uint64_t size_bytes;
     const char *const *env; /* NULL-terminated */
-    size_t volume_count;    /* VOLUME declarations */
+    const char *const *volumes; /* VOLUME declarations: paths, as the image writes them, NULL-terminated */
+    size_t volume_count;
     const char *architecture, *os;
     const char *user; /* USER; "" when none */
     const char *digest; /* "sha256:..." of the manifest it was pulled by (of RepoDigests, the one of the reference's

@@ -129,7 +129,7 @@ enum receipt_field {
 };
 #define RECEIPT_UNKNOWN UINT64_MAX /* the surface could not be read; equal to a baseline that could not either */
 
-#define RECEIPT_MOUNTS_MAX 16U
+#define RECEIPT_MOUNTS_MAX 24U
 
 struct receipt_mount {
     uint64_t entries;     /* directory entries below the mount's root, not counting it */

@@ -3,7 +3,8 @@
 
 #include "engine/docker/docker.h"
 
-#define IMAGE_ENV_MAX 4096U
+#define IMAGE_ENV_MAX     4096U
+#define IMAGE_VOLUMES_MAX 1024U
 
 static void image_fail(const struct answer *answer, enum error_code code, const char *words)
 {
@@ -21,19 +22,23 @@ static void deliver_image(const struct answer *answer, const json_t *json, const
     bool bad = false;
     const json_t *config = member_object(json, "Config", &bad);
     const json_t *texts = member_array(config, "Env", &bad);
+    const json_t *volumes = member_object(config, "Volumes", &bad);
     int64_t size = member_integer(json, "Size", &bad);
     struct image_status status = {
         .id = member_string(json, "Id", &bad),
         .workdir = member_string(config, "WorkingDir", &bad),
         .size_bytes = size > 0 ? (uint64_t)size : 0,
-        .volume_count = json_object_size(member_object(config, "Volumes", &bad)),
+        .volume_count = json_object_size(volumes),
+        .architecture = member_string(json, "Architecture", &bad),
+        .os = member_string(json, "Os", &bad),
+        .user = member_string(config, "User", &bad),
     };
     size_t count = json_array_size(texts);
-    if (bad || status.id[0] == '\0' || count > IMAGE_ENV_MAX) {
+    if (bad || status.id[0] == '\0' || count > IMAGE_ENV_MAX || status.volume_count > IMAGE_VOLUMES_MAX) {
         image_fail(answer, ERROR_PROTOCOL, "the engine's answer is not understood: not an image");
         return;
     }
-    const char **env = calloc(count + 1, sizeof(*env));
+    const char **env = calloc(count + 1 + status.volume_count + 1, sizeof(*env));
     if (env == NULL) {
         image_fail(answer, ERROR_NOMEM, "out of memory");
         return;
@@ -45,6 +50,12 @@ static void deliver_image(const struct answer *answer, const json_t *json, const
             env[used++] = text;
     }
     status.env = env;
+    const char *key;
+    json_t *value;
+    status.volumes = &env[count + 1];
+    used = count + 1;
+    json_object_foreach ((json_t *)(uintptr_t)volumes, key, value)
+        env[used++] = key;
     answer->image(answer->user, &status, NULL);
     free(env);
 }

@@ -70,7 +70,8 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
                                  .max = profile->max_pool_size,
                                  .max_queue = profile->max_queue,
                                  .max_tasks_per_container = profile->max_tasks_per_container,
-                                 .reuse = profile->enable_container_reuse,
+                                 /* No reset finds what a task wrote into the image. */
+                                 .reuse = profile->enable_container_reuse && profile->read_only_root,
                                  .on_demand = executor->mode == EXECUTOR_FRESH};
     owner->image = image_of(executor, profile->image);
     if (owner->image == NULL) {

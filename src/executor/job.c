@@ -336,6 +336,11 @@ static void resend_stdin(struct job *job, struct runner_conn *conn, uint64_t fro
 int job_resume(struct job *job, const struct message_hello *hello, bool untouched)
 {
     struct runner_conn *conn = worker_on(job)->conn;
+    log_debug(job->owner->executor->log,
+              "task %s goes on: stdin sent %" PRIu64 ", received %" PRIu64 ", consumed %" PRIu64 " of %" PRIu64
+              "; output received %" PRIu64 ", resumed at %" PRIu64 "%s",
+              job->id, job->stdin_sent, hello->stdin_received, hello->stdin_consumed, job->stdin_consumed,
+              job->received[0], hello->resumed[0], untouched ? "; it had not begun" : "");
     if (untouched) {
         send_run(job, conn);
         resend_stdin(job, conn, 0);

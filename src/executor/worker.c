@@ -229,6 +229,8 @@ static void task_found_again(struct worker *worker, struct job *job, const struc
         worker_retire(worker, "its runner came back with a task that cannot be the one it had");
     else if (job->cancelled) /* it may not have heard */
         executor_task_cancel(&job->task);
+    if (worker->conn != NULL)
+        runner_conn_flush(worker->conn);
 }
 
 /* It was heard again before anybody missed it, or as an unhealthy one, of which the next check decides. */

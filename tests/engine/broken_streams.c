@@ -34,7 +34,8 @@ void test_stream_pieces(void **state)
         fake_drop_connections(&w->fake);
         wait_ms(f, 0);
     }
-    assert_non_null(strstr(w->fake.paths, "/v1.41/containers/" ID "/attach?stream=1&stdin=1&stdout=1&stderr=1\n"));
+    assert_non_null(
+        strstr(w->fake.paths, "/v1.41/containers/" ID "/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys=\n"));
 }
 
 void test_stream_lies(void **state)

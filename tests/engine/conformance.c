@@ -86,7 +86,7 @@ static const char *const sleeps[] = {"/bin/sleep", "600", NULL};
 void made_spec(struct fixture *f, struct made *made, const char *name)
 {
     static const struct engine_tmpfs tmpfs[] = {{"/tmp", 4 * MIB, 300, false}, {"/workspace", 8 * MIB, 400, true}};
-    static const struct engine_ulimit ulimits[] = {{"nofile", 512, 1024}};
+    static const struct engine_ulimit ulimits[] = {{"nofile", 512, 1024}, {"nproc", 1024, 1024}};
     static const char *const env[] = {"WORDS=a b\"c", NULL};
     snprintf(made->name, sizeof(made->name), "wp-test-%d-%s", (int)getpid(), name);
     made->labels[0] = (struct engine_label){LABEL, f->label};
@@ -108,7 +108,7 @@ void made_spec(struct fixture *f, struct made *made, const char *name)
         .shm_bytes = 2 * MIB,
         .shm_inodes = 200,
         .ulimits = ulimits,
-        .ulimit_count = 1,
+        .ulimit_count = 2,
         .tmpfs = tmpfs,
         .tmpfs_count = 2,
         .read_only_root = true,
@@ -154,11 +154,23 @@ static size_t volume_count(struct fixture *f)
     return result.count;
 }
 
+bool is_podman(void)
+{
+    const char *name = getenv("WARMPOOL_TEST_ENGINE");
+    return name != NULL && strcmp(name, "podman") == 0;
+}
+
+/* Engines have words of their own; what they mean must be the same. */
+static const char *says(const char *docker, const char *podman)
+{
+    return is_podman() ? podman : docker;
+}
+
 static void test_info(void **state)
 {
     struct fixture *f = *state;
     const struct engine_info *info = engine_info(f->engine);
-    assert_string_equal(info->name, "docker");
+    assert_string_equal(info->name, is_podman() ? "podman" : "docker");
     assert_true(strlen(info->version) > 0);
     assert_int_equal(strncmp(info->api_version, "1.4", 3), 0);
     assert_int_equal(info->local, strncmp(info->host, "unix:///", 8) == 0);
@@ -188,12 +200,13 @@ static void test_image(void **state)
     assert_true(image.count > MIB);
     assert_int_equal(image.volume_count, 0);
     CALL(f, engine_image_inspect(f->engine, "wp-no-such/image:here", on_image, &missing));
-    expect_error(&missing, ERROR_NOT_FOUND, "No such image: wp-no-such/image:here");
+    expect_error(&missing, ERROR_NOT_FOUND,
+                 says("No such image: wp-no-such/image:here", "wp-no-such/image:here: No such image"));
     CALL(f, engine_image_import(f->engine, "this is no tar at all", 21, "wp-test-engine:bad", NULL, on_id, &garbage));
     expect_error(&garbage, ERROR_ENGINE, "import image wp-test-engine:bad: ");
     static const char *const nonsense[] = {"FLY away", NULL};
     CALL(f, engine_image_import(f->engine, "", 1, "wp-test-engine:bad", nonsense, on_id, &change));
-    expect_error(&change, ERROR_ENGINE, "not a valid change command");
+    expect_error(&change, ERROR_ENGINE, says("not a valid change command", "invalid instruction FLY"));
 }
 
 /* --- containers ----------------------------------------------------------------------------------- */
@@ -215,7 +228,7 @@ static void test_life(void **state)
     status = inspect_ok(f, made.name);
     assert_string_equal(status.id, created.id);
     assert_string_equal(status.name, made.name);
-    assert_string_equal(status.image, TEST_IMAGE);
+    assert_string_equal(status.image, says(TEST_IMAGE, "docker.io/library/" TEST_IMAGE));
     assert_string_equal(status.state, "running");
     assert_string_equal(status.words, "");
     assert_true(status.running);
@@ -226,12 +239,13 @@ static void test_life(void **state)
     assert_string_equal(listed.id, created.id);
     assert_string_equal(listed.name, made.name);
     assert_string_equal(listed.state, "running");
-    assert_int_equal(volume_count(f), 2); /* they carry the label, and go with the container */
+    /* They carry the label, and go with the container; Podman's anonymous volumes have no labels. */
+    assert_int_equal(volume_count(f), is_podman() ? 0 : 2);
     remove_ok(f, created.id);
     assert_int_equal(volume_count(f), 0);
     remove_ok(f, created.id); /* gone is a success */
     CALL(f, engine_container_inspect(f->engine, created.id, on_inspect, &gone));
-    expect_error(&gone, ERROR_NOT_FOUND, "No such container");
+    expect_error(&gone, ERROR_NOT_FOUND, says("No such container", "no such container"));
 }
 
 static void test_errors_of_create_and_start(void **state)
@@ -248,7 +262,8 @@ static void test_errors_of_create_and_start(void **state)
     made.spec.image = "wp-no-such-image:here";
     result = result_of(f);
     CALL(f, engine_container_create(f->engine, &made.spec, on_id, &result));
-    expect_error(&result, ERROR_NOT_FOUND, "No such image: wp-no-such-image:here");
+    expect_error(&result, ERROR_NOT_FOUND,
+                 says("No such image: wp-no-such-image:here", "wp-no-such-image:here: image not known"));
 
     struct engine_bind bind = {"/nonexistent/source", "/mnt", false};
     made.spec.image = TEST_IMAGE;
@@ -271,7 +286,8 @@ static void test_errors_of_create_and_start(void **state)
     CALL(f, engine_container_start(f->engine, created.id, on_done, &result));
     expect_error(&result, ERROR_ENGINE, "no-such-program");
     struct result status = inspect_ok(f, created.id);
-    assert_non_null(strstr(status.words, "no-such-program"));
+    if (!is_podman()) /* that keeps no words of a failed start */
+        assert_non_null(strstr(status.words, "no-such-program"));
     remove_ok(f, created.id);
 }
 
@@ -457,16 +473,17 @@ static void test_events(void **state)
     create_ok(f, &made.spec, &created);
     start_ok(f, created.id);
     struct result status = inspect_ok(f, created.id);
-    for (int i = 0; i < 100 && status.running; i++) {
+    for (int i = 0; i < 100 && (status.running || (!is_podman() && !status.oom_killed)); i++) {
         wait_ms(f, 50);
         status = inspect_ok(f, created.id);
     }
     assert_string_equal(status.state, "exited");
-    assert_true(status.oom_killed);
+    if (!is_podman()) /* its monitor, 2.1, does not see it with cgroup v1 */
+        assert_true(status.oom_killed);
     assert_int_equal(status.exit_code, 137);
     remove_ok(f, created.id);
     wait_until(f, &watcher.destroyed);
-    EXPECT_WORDS(watcher.actions, "create ", "start ", "oom ", "die ", "destroy ");
+    EXPECT_WORDS(watcher.actions, "create ", "start ", says("oom ", "die "), "die ", "destroy ");
     assert_int_equal(watcher.foreign, 0);
     assert_int_equal(watcher.opened, 1);
     assert_int_equal(watcher.broken, 0);
@@ -539,7 +556,7 @@ static void test_networks(void **state)
     spec.name = other_name;
     result = result_of(f);
     CALL(f, engine_network_create(f->engine, &spec, on_id, &result));
-    expect_error(&result, ERROR_CONFLICT, "overlaps");
+    expect_error(&result, ERROR_CONFLICT, says("overlaps", "already used"));
     spec.subnet = "not a subnet";
     result = result_of(f);
     CALL(f, engine_network_create(f->engine, &spec, on_id, &result));
@@ -560,7 +577,7 @@ static void test_networks(void **state)
     assert_string_equal(inspect_ok(f, container.id).network_id, created.id);
     result = result_of(f);
     CALL(f, engine_network_remove(f->engine, created.id, on_done, &result));
-    expect_error(&result, ERROR_CONFLICT, "active endpoints");
+    expect_error(&result, ERROR_CONFLICT, says("active endpoints", "being used"));
     remove_ok(f, container.id);
     network_remove_ok(f, created.id);
     network_remove_ok(f, created.id); /* gone is a success */
@@ -588,14 +605,19 @@ static void test_internal_network(void **state)
     char name[40];
     snprintf(name, sizeof(name), "wp-test-%d-internal", (int)getpid());
     struct network_spec spec = {.name = name, .subnet = "10.213.255.240/29", .labels = &label, .label_count = 1};
-    struct result created;
-    network_ok(f, &spec, &created);
-    assert_true(host_has_address("10.213.255.241"));
-    network_remove_ok(f, created.id);
-    spec.internal = true;
-    network_ok(f, &spec, &created);
-    assert_false(host_has_address("10.213.255.241"));
-    network_remove_ok(f, created.id);
+    for (int i = 0; i < 2; i++) {
+        struct made made;
+        struct result created, container;
+        spec.internal = i == 1;
+        network_ok(f, &spec, &created);
+        made_spec(f, &made, "internal");
+        made.spec.network = created.id;
+        create_ok(f, &made.spec, &container);
+        start_ok(f, container.id); /* some engines make the bridge only now */
+        assert_int_equal(host_has_address("10.213.255.241"), !spec.internal);
+        remove_ok(f, container.id);
+        network_remove_ok(f, created.id);
+    }
 }
 
 static void test_volumes(void **state)
@@ -617,17 +639,23 @@ static void test_volumes(void **state)
         CALL(f, engine_volume_remove(f->engine, name, on_done, &removed));
         expect_ok(&removed);
     }
-    /* A container's own volume cannot be taken from it. */
+    /* A volume cannot be taken from a container, but survives it. */
     struct made made;
+    struct engine_volume volume = {name, "/data", true};
+    created = result_of(f);
+    CALL(f, engine_volume_create(f->engine, name, &label, 1, on_id, &created));
+    expect_ok(&created);
     made_spec(f, &made, "volume");
+    made.spec.volumes = &volume;
+    made.spec.volume_count = 1;
     create_ok(f, &made.spec, &container);
-    listed = result_of(f);
-    CALL(f, engine_volume_list(f->engine, LABEL, NULL, on_list, &listed));
-    expect_ok(&listed);
-    assert_int_equal(listed.count, 2);
-    CALL(f, engine_volume_remove(f->engine, listed.name, on_done, &in_use));
-    expect_error(&in_use, ERROR_CONFLICT, "in use");
+    CALL(f, engine_volume_remove(f->engine, name, on_done, &in_use));
+    expect_error(&in_use, ERROR_CONFLICT, says("in use", "being used"));
     remove_ok(f, container.id);
+    assert_int_equal(volume_count(f), 1);
+    struct result removed = result_of(f);
+    CALL(f, engine_volume_remove(f->engine, name, on_done, &removed));
+    expect_ok(&removed);
 }
 
 int main(void)
@@ -638,7 +666,8 @@ int main(void)
         cmocka_unit_test(test_isolation),     cmocka_unit_test(test_parallel),
         cmocka_unit_test(test_events),        cmocka_unit_test(test_outage),
         cmocka_unit_test(test_networks),      cmocka_unit_test(test_internal_network),
-        cmocka_unit_test(test_volumes),       cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_volumes),       cmocka_unit_test(test_put),
+        cmocka_unit_test(test_echo),          cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_attach_again),  cmocka_unit_test(test_stream_of_ended),
         cmocka_unit_test(test_attach_errors), cmocka_unit_test(test_stream_closing),
     };

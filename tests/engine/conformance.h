@@ -19,8 +19,13 @@ void create_ok(struct fixture *f, const struct container_spec *spec, struct resu
 void start_ok(struct fixture *f, const char *id);
 void remove_ok(struct fixture *f, const char *id);
 
+/* By WARMPOOL_TEST_ENGINE=podman. */
+bool is_podman(void);
+
 /* streams.c */
+void test_put(void **state);
 void test_echo(void **state);
+void test_bytes(void **state);
 void test_attach_again(void **state);
 void test_stream_of_ended(void **state);
 void test_attach_errors(void **state);

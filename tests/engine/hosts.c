@@ -139,3 +139,25 @@ void test_unknown_host(void **state)
     fixture_open(w->f, "tcp://no-such-engine.invalid:2375", 20000, 0, &w->opened);
     expect_error(&w->opened, ERROR_UNAVAILABLE, "the engine's host in tcp://no-such-engine.invalid:2375 is unknown");
 }
+
+/* Podman's own API makes containers; what has no place there is refused, not left out. */
+void test_podman_create(void **state)
+{
+    struct world *w = *state;
+    static const char *const entrypoint[] = {"/bin/true", NULL};
+    static const char *const profile[] = {"seccomp={\"defaultAction\": \"SCMP_ACT_ALLOW\"}", NULL};
+    struct container_spec spec = {
+        .name = "coder-1", .image = "b", .entrypoint = entrypoint, .memory_swappiness = -1, .network = "none"};
+    w->fake.version = "{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.24\",\"Version\":\"4.3.1\",\"Components\":"
+                      "[{\"Name\":\"Podman Engine\"},{\"Name\":\"Conmon\"}]}";
+    struct fixture *f = world_open(w, "HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\n{\"Id\":\"ab\"}", 5000, 0);
+    struct result made = result_of(f), refused = result_of(f);
+    assert_string_equal(engine_info(f->engine)->name, "podman");
+    CALL(f, engine_container_create(f->engine, &spec, on_id, &made));
+    expect_ok(&made);
+    assert_string_equal(w->fake.paths, "/v4.0.0/libpod/containers/create\n");
+    spec.security_opt = profile;
+    CALL(f, engine_container_create(f->engine, &spec, on_id, &refused));
+    expect_error(&refused, ERROR_INVALID, "create container coder-1: the security option \"seccomp={");
+    assert_int_equal(w->fake.requests, 1);
+}

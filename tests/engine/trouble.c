@@ -300,7 +300,7 @@ static void test_import_hides_error(void **state)
         CALL(f, engine_image_import(f->engine, "tar", 3, "host:5000/a/b", NULL, on_id, &result));
         expect_error(&result, rows[i].code, rows[i].words);
     }
-    assert_non_null(strstr(w->fake.paths, "fromSrc=-&repo=host:5000/a/b&tag=latest\n"));
+    assert_non_null(strstr(w->fake.paths, "fromSrc=-&repo=host:5000/a/b:latest\n"));
 }
 
 /* Wrong arguments are answered like all else: later, once, and the engine hears nothing of them. */
@@ -518,6 +518,7 @@ int main(void)
         TEST(test_certificate_files),
         TEST(test_plain_tcp),
         TEST(test_unknown_host),
+        TEST(test_podman_create),
         TEST(test_no_engine_then_one),
         TEST(test_versions),
         TEST(test_engine_replaced),

@@ -26,3 +26,4 @@ void test_malformed_hosts(void **state);
 void test_certificate_files(void **state);
 void test_plain_tcp(void **state);
 void test_unknown_host(void **state);
+void test_podman_create(void **state);

@@ -379,13 +379,16 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     stream_turn(stream, status == 0 && (events & UV_WRITABLE) != 0);
 }
 
+/* Podman looks for detach keys without a terminal too, unless there are none: two bytes that come one by one would do.
+ */
 static int request_make(struct stream *stream)
 {
     _cleanup_buffer_ struct buffer request = {0};
-    buffer_printf(&request,
-                  "POST /v%s/containers/%s/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: %s\r\n"
-                  "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n",
-                  stream->docker->api_version, stream->id, strstr(stream->docker->endpoint.url, "://") + 3);
+    buffer_printf(
+        &request,
+        "POST /v%s/containers/%s/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys= HTTP/1.1\r\nHost: %s\r\n"
+        "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n",
+        stream->docker->api_version, stream->id, strstr(stream->docker->endpoint.url, "://") + 3);
     stream->request = buffer_take(&request, NULL);
     if (stream->docker->endpoint.tls)
         stream->kept = malloc(TLS_WRITE_SIZE);

@@ -42,7 +42,7 @@ void docker_container_create(struct engine *engine, const struct container_spec 
     } else {
         buffer_printf(&call->path, "/containers/create?name=%s", name);
         call->json = spec_container(spec, &call->error);
-        call->swappiness = spec->memory_swappiness >= 0;
+        call->creates = true;
     }
     call_send(call);
 }
@@ -108,6 +108,8 @@ static void deliver_status(const struct answer *answer, const json_t *json, cons
     const char *trouble_words = member_string(state, "Error", &bad);
     text_clean(words, sizeof(words), trouble_words, strlen(trouble_words));
     status.error = words;
+    if (strcmp(status.state, "stopped") == 0)
+        status.state = "exited"; /* Podman's word for one that it has not cleared up after yet */
     if (status.name[0] == '/')
         status.name++;
     if (bad || state == NULL || !name_valid(status.id) || status.pid < 0 || status.pid > INT32_MAX) {

@@ -8,10 +8,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "engine/docker/podman.h"
 #include "engine/spec.h"
 
 #define DOCKER_TIMEOUT_MS   60000U
 #define DOCKER_MAX_PARALLEL 16U
+#define PODMAN_REMOVE_TRIES 5U
 
 struct probe {
     struct list link;
@@ -77,6 +79,7 @@ struct call *call_new(struct docker *docker, const struct answer *answer, const 
 /* Consumes the call. `json` is borrowed; `error` gains what was tried. */
 static void call_answer(struct call *call, const json_t *json, const struct error *error)
 {
+    call->answer.podman = docker_is_podman(call->docker);
     if (error != NULL) {
         struct error full = *error;
         error_prefix(&full, "%s", call->what);
@@ -85,6 +88,13 @@ static void call_answer(struct call *call, const json_t *json, const struct erro
         call->answer.deliver(&call->answer, json, NULL);
     }
     call_free(call);
+}
+
+/* Podman does not remove a container that ends by itself in that moment; it says so, and then does. */
+static bool removal_raced(struct call *call, const struct error *error)
+{
+    return docker_is_podman(call->docker) && error->code == ERROR_ENGINE && strcmp(call->method, "DELETE") == 0 &&
+           strstr(error->message, "container state improper") != NULL && ++call->tries < PODMAN_REMOVE_TRIES;
 }
 
 static void on_call_done(void *user, int status, const char *body, size_t size, const struct error *error)
@@ -103,6 +113,10 @@ static void on_call_done(void *user, int status, const char *body, size_t size, 
         /* Is so already. */
     } else if (status < 200 || status > 299) {
         reply_error(&trouble, status, body, size);
+        if (!docker->closing && removal_raced(call, &trouble)) {
+            call_send(call);
+            return;
+        }
     } else if (call->progress) {
         reply_progress(&json, body, size, &trouble);
     } else {
@@ -112,34 +126,55 @@ static void on_call_done(void *user, int status, const char *body, size_t size, 
     json_decref(json);
 }
 
-static void set_nomem(struct error *error)
+static int set_nomem(struct error *error)
 {
-    error_set(error, ERROR_NOMEM, "out of memory");
+    return error_set(error, ERROR_NOMEM, "out of memory");
+}
+
+/* A container as this engine wants it. */
+static int container_complete(struct call *call, struct error *err)
+{
+    struct docker *docker = call->docker;
+    if (!docker->info.cgroup_v1)
+        spec_drop_swappiness(call->json);
+    if (!docker_is_podman(docker))
+        return 0;
+    const char *path = buffer_text(&call->path), *name = path != NULL ? strstr(path, "?name=") : NULL;
+    json_t *json = podman_container(call->json, name != NULL ? name + strlen("?name=") : "", err);
+    if (json == NULL)
+        return -1;
+    json_decref(call->json);
+    call->json = json;
+    return 0;
 }
 
 /* Fills in what could not be known before a version was agreed on. */
-static int call_complete(struct call *call, struct buffer *path)
+static int call_complete(struct call *call, struct buffer *path, struct error *err)
 {
-    struct docker *docker = call->docker;
+    if (call->creates && container_complete(call, err) < 0)
+        return -1;
+    if (call->creates && docker_is_podman(call->docker)) {
+        buffer_append_string(path, PODMAN_CREATE);
+    } else {
+        buffer_printf(path, "/v%s", call->docker->api_version);
+        buffer_append(path, buffer_data(&call->path), buffer_length(&call->path));
+    }
     if (call->json != NULL) {
-        if (call->swappiness && !docker->info.cgroup_v1)
-            spec_drop_swappiness(call->json);
         call->body = json_dumps(call->json, JSON_COMPACT);
         json_decref(call->json);
         call->json = NULL;
         if (call->body == NULL)
-            return -1;
+            return set_nomem(err);
     }
-    buffer_printf(path, "/v%s", docker->api_version);
-    buffer_append(path, buffer_data(&call->path), buffer_length(&call->path));
-    return !call->path.failed && buffer_text(path) != NULL ? 0 : -1;
+    return !call->path.failed && buffer_text(path) != NULL ? 0 : set_nomem(err);
 }
 
 /* From the loop only, since it may answer. Consumes the call. */
 static void call_dispatch(struct call *call)
 {
     _cleanup_buffer_ struct buffer path = {0};
-    int r = call_complete(call, &path);
+    struct error error = ERROR_INIT;
+    int r = call_complete(call, &path, &error);
     if (r == 0) {
         struct http_call request = {
             .method = call->method,
@@ -157,13 +192,11 @@ static void call_dispatch(struct call *call)
             request.body = call->body;
             request.body_size = strlen(call->body);
         }
-        r = http_send(call->docker->http, &request);
+        if (http_send(call->docker->http, &request) < 0)
+            r = set_nomem(&error);
     }
-    if (r < 0) {
-        struct error error = ERROR_INIT;
-        set_nomem(&error);
+    if (r < 0)
         call_answer(call, NULL, &error);
-    }
 }
 
 void call_send(struct call *call)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <string.h>
 
 #include "base/buffer.h"
 #include "base/list.h"
@@ -51,6 +52,7 @@ struct answer {
     void *user;
     const char *what;        /* set by the call: "create container wp-1" */
     const char *key, *value; /* of lists; copied by the call */
+    bool podman;             /* answered by Podman; set by the call */
 };
 
 /* One request. Fill in `method` and `path` (and `body`), then call_send(). */
@@ -63,9 +65,10 @@ struct call {
     struct buffer path; /* below /v1.xx; from the slash on */
     json_t *json;       /* the body, owned; NULL: none */
     char *body;         /* `json` as sent, owned */
-    bool swappiness;    /* `json` is a container's and asks for a swappiness */
+    bool creates;       /* `json` is a container's */
     const void *upload; /* instead of `json`, not owned */
     size_t upload_size;
+    unsigned tries;
     bool progress;      /* the answer is a stream of JSON values in which an error may hide */
     struct error error; /* what is wrong with the arguments: answered instead of asking the engine */
 };
@@ -73,6 +76,12 @@ struct call {
 static inline struct docker *docker_of(struct engine *engine)
 {
     return (struct docker *)(void *)engine;
+}
+
+/* See podman.c. */
+static inline bool docker_is_podman(const struct docker *docker)
+{
+    return strcmp(docker->info.name, "podman") == 0;
 }
 
 /* NULL when memory runs out; `answer` then has been given ERROR_NOMEM: the only one that comes from inside a call,

@@ -102,6 +102,8 @@ static int events_line(struct events *events, const char *line, size_t size, str
         .label = event_label,
         .opaque = member_object(actor, "Attributes", &bad),
     };
+    if (strcmp(event.action, "remove") == 0 && strcmp(event.type, "container") == 0)
+        event.action = "destroy"; /* Podman's word for it */
     if (bad)
         reply_malformed(err, "not an event");
     else

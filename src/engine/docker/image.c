@@ -87,20 +87,13 @@ static void deliver_imported(const struct answer *answer, const json_t *json, co
     answer->id(answer->user, error == NULL ? id : NULL, error);
 }
 
-/* "registry:5000/name:tag": repository and tag are two parameters. */
+/* Repository and tag in one: Podman 4 does not look at the parameter `tag` and takes "latest". */
 static void append_reference(struct buffer *path, const char *reference)
 {
     const char *slash = strrchr(reference, '/');
     const char *colon = strrchr(reference, ':');
-    if (colon != NULL && slash != NULL && colon < slash)
-        colon = NULL;
-    buffer_append_string(path, "&repo=");
-    if (colon != NULL)
-        buffer_append(path, reference, (size_t)(colon - reference));
-    else
-        buffer_append_string(path, reference);
-    buffer_append_string(path, "&tag=");
-    buffer_append_string(path, colon != NULL ? colon + 1 : "latest");
+    bool tagged = colon != NULL && (slash == NULL || colon > slash);
+    buffer_printf(path, "&repo=%s%s", reference, tagged ? "" : ":latest");
 }
 
 void docker_image_import(struct engine *engine, const void *tar, size_t size, const char *reference,

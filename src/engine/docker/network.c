@@ -18,9 +18,14 @@ static void deliver_key(const struct answer *answer, const json_t *json, const c
     answer->id(answer->user, error == NULL ? id : NULL, error);
 }
 
+/* For Podman a container is in a network by name only: whether one is in use it does not know by the id, and inspect
+ * says the name. So there the name is the id, which is always allowed. */
 static void deliver_network(const struct answer *answer, const json_t *json, const struct error *error)
 {
-    deliver_key(answer, json, "Id", error);
+    if (error == NULL && answer->podman)
+        answer->id(answer->user, answer->key, NULL);
+    else
+        deliver_key(answer, json, "Id", error);
 }
 
 static void deliver_volume(const struct answer *answer, const json_t *json, const struct error *error)
@@ -30,7 +35,7 @@ static void deliver_volume(const struct answer *answer, const json_t *json, cons
 
 static void deliver_networks(const struct answer *answer, const json_t *json, const struct error *error)
 {
-    deliver_rows(answer, json, "Id", "Name", NULL, error);
+    deliver_rows(answer, json, answer->podman ? "Name" : "Id", "Name", NULL, error);
 }
 
 static void deliver_volumes(const struct answer *answer, const json_t *json, const struct error *error)
@@ -63,8 +68,8 @@ static void remove_send(struct engine *engine, const struct answer *answer, cons
 
 void docker_network_create(struct engine *engine, const struct network_spec *spec, engine_id_fn *done, void *user)
 {
-    struct answer answer = {.deliver = deliver_network, .id = done, .user = user};
     const char *name = spec->name != NULL ? spec->name : "";
+    struct answer answer = {.deliver = deliver_network, .id = done, .user = user, .key = name};
     struct call *call = call_new(docker_of(engine), &answer, "POST", "create network %.64s", name);
     if (call == NULL)
         return;

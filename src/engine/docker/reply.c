@@ -57,13 +57,15 @@ static bool contains(const char *text, const char *part)
     return strcasestr(text, part) != NULL;
 }
 
-/* Docker says "forbidden" or even "internal error" where a thing exists already or is in use. */
+/* Docker says "forbidden" or even "internal error" where a thing exists already or is in use, Podman "internal error"
+ * for an image that it does not have. */
 static enum error_code reply_code(int status, const char *message)
 {
-    if (status == 404)
+    if (status == 404 || contains(message, "image not known"))
         return ERROR_NOT_FOUND;
     if (status == 409 || contains(message, "already exists") || contains(message, "is in use") ||
-        contains(message, "already in use") || contains(message, "active endpoints") || contains(message, "overlaps"))
+        contains(message, "already in use") || contains(message, "active endpoints") || contains(message, "overlaps") ||
+        contains(message, "already used") || contains(message, "being used"))
         return ERROR_CONFLICT;
     return ERROR_ENGINE;
 }

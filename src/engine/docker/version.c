@@ -20,12 +20,24 @@ static int version_minor(const char *text)
     return *end == '\0' && minor <= 9999 ? (int)minor : -1;
 }
 
+/* Podman's service says what it is in one of its components; all of them say "Platform". */
+static const char *engine_name(const json_t *json, bool *bad)
+{
+    const json_t *components = member_array(json, "Components", bad);
+    for (size_t i = 0; i < json_array_size(components); i++) {
+        if (strcmp(member_string(json_array_get(components, i), "Name", bad), "Podman Engine") == 0)
+            return "podman";
+    }
+    return "docker";
+}
+
 static int version_agree(struct docker *docker, const json_t *json, struct error *err)
 {
     bool bad = !json_is_object(json);
     const char *most = member_string(json, "ApiVersion", &bad);
     const char *least = member_string(json, "MinAPIVersion", &bad);
     const char *version = member_string(json, "Version", &bad);
+    docker->info.name = engine_name(json, &bad);
     int most_minor = version_minor(most), least_minor = least[0] != '\0' ? version_minor(least) : 0;
     if (bad || most_minor < 0 || least_minor < 0) {
         reply_malformed(err, "no API version in it");

@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 WERROR ?= $(if $(CI),true,false)
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check bench soak install clean help deps-build deps-run deps-test deps-bench
+.PHONY: build run test check bench example soak install clean help deps-build deps-run deps-test deps-bench deps-example
 
 build: deps-build $(BUILD)/build.ninja ## build everything into build/ (installs what building needs)
 	@ninja -C $(BUILD) $(if $(CI),,--quiet)
@@ -25,6 +25,9 @@ check: deps-test ## layout, import directions, scripts
 bench: deps-bench build ## measures this machine
 	@bench/run.sh $(BUILD)
 
+example: deps-example build ## agents compile, test and review in a Debian image (made once, a minute)
+	@scripts/example.sh $(BUILD)
+
 soak: deps-test build ## the integration tests twenty times over (about an hour)
 	@SOAK=1 scripts/test.sh $(BUILD)
 
@@ -35,7 +38,7 @@ install: build ## make install PREFIX=/usr/local
 clean: ## remove build/
 	rm -rf $(BUILD)
 
-deps-build deps-run deps-test deps-bench:
+deps-build deps-run deps-test deps-bench deps-example:
 	@scripts/deps.sh $(@:deps-%=%)
 
 help: ## this

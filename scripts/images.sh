@@ -3,8 +3,9 @@
 # and was made by this recipe is left alone.
 #
 #     scripts/images.sh NAME...      scratch busybox debian tmp0755 nopasswd own volume etcvolume symlinks armv
+#     scripts/images.sh example      warmpool-example:1, a Debian with the tools that `make example` uses
 #     scripts/images.sh --remove     all of them
-set -eu
+set -eu -o pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 label=io.warmpool.test-image
 recipe=$(cat "$0" "$here/tests/images/probe.c" "$here/scripts/debian-tar.sh" | cksum | cut -d ' ' -f 1)
@@ -95,21 +96,28 @@ load() { # IMAGE LAYER.TAR
 END
     echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"$1\"], \"Layers\": [\"layer.tar\"]}]" >"$work/manifest.json"
     docker rmi "$1" >/dev/null 2>&1 || true # of an older recipe
-    tar --create --directory "$work" manifest.json config.json layer.tar | docker load --quiet >/dev/null
+    tar --create --dereference --directory "$work" manifest.json config.json layer.tar | docker load --quiet >/dev/null
 }
 
 for name in "$@"; do
     image=warmpool-test-$name:1
+    [ "$name" != example ] || image=warmpool-example:1
     [ "$(docker image inspect --format "{{index .Config.Labels \"$label\"}}" "$image" 2>/dev/null)" != "$recipe" ] || continue
     rm -rf "$root"
     mkdir "$root"
     config='' architecture=$native
-    probe
-    if [ "$name" = debian ]; then
-        cp "$("$here/scripts/debian-tar.sh")" "$work/layer.tar"
+    rm -f "$work/layer.tar"
+    if [ "$name" = example ]; then
+        tar=$("$here/scripts/debian-tar.sh" gcc libc6-dev make python3 cppcheck)
+        ln -s "$tar" "$work/layer.tar"
+    elif [ "$name" = debian ]; then
+        tar=$("$here/scripts/debian-tar.sh")
+        cp "$tar" "$work/layer.tar"
+        probe
         tar --append --file "$work/layer.tar" --directory "$root" --owner 0 --group 0 ./probe
     elif [ "$(type -t "image_$name")" = function ]; then
         "image_$name"
+        probe
         tar --create --file "$work/layer.tar" --directory "$root" --owner 0 --group 0 .
     else
         echo "images: no image is named $name; look at the top of $0" >&2

@@ -20,9 +20,10 @@ struct engine;
 struct engine_options {
     uv_loop_t *loop;
     const struct log *log;
-    const char *host;    /* unix:///path or tcp://name:port; NULL: $DOCKER_HOST, else unix:///var/run/docker.sock */
+    const char *host; /* unix:///path or tcp://name:port; NULL: $DOCKER_HOST, else unix:///var/run/docker.sock */
     /* Directory with ca.pem, cert.pem and key.pem: tcp:// then speaks TLS and checks the engine's certificate. NULL:
-     * $DOCKER_CERT_PATH, else ~/.docker when $DOCKER_TLS_VERIFY is set and not empty; else plain TCP, which is warned of.
+     * $DOCKER_CERT_PATH, else ~/.docker when $DOCKER_TLS_VERIFY is set and not empty; else plain TCP, which is warned
+     * of.
      */
     const char *cert_path;
     uint32_t timeout_ms; /* deadline of one request; 0: 60 s. Pulls, imports and the event stream have none of this. */
@@ -49,7 +50,7 @@ struct engine_info {
     bool local;              /* reached by unix socket */
     bool cgroup_v1;
     const char *architecture; /* of the engine's host, as images name it: "amd64", "arm64" */
-    const char *host;        /* as connected, "unix:///var/run/docker.sock" */
+    const char *host;         /* as connected, "unix:///var/run/docker.sock" */
 };
 /* Valid until the next call; fields are "" before `opened`. */
 const struct engine_info *engine_info(const struct engine *engine);
@@ -148,15 +149,17 @@ void engine_container_list(struct engine *engine, const char *key, const char *v
 
 /* The engine's attach stream: bytes to the stdin of a container's init process and from its stdout. It may be opened
  * before the container is started, and so misses nothing. What the process writes while no stream is open is lost, what
- * was written to it is not. Close it before the container is removed: a stream that nobody reads freezes the removal. */
+ * was written to it is not. Close it before the container is removed: a stream that nobody reads freezes the removal.
+ */
 struct engine_stream;
 struct engine_stream_handler {
     void (*opened)(void *user);
     /* From stdout; the multiplexing is undone. Bytes of stderr are logged at debug level, a line at a time, bounded. */
     void (*data)(void *user, const uint8_t *data, size_t size);
     void (*writable)(void *user); /* after a short write */
-    /* Once, and nothing follows; the stream is gone. It never comes after engine_stream_close(). ERROR_NOT_FOUND: no such
-     * container; ERROR_CONFLICT: it does not run any more; ERROR_UNAVAILABLE: the engine ended the stream, or went away. */
+    /* Once, and nothing follows; the stream is gone. It never comes after engine_stream_close(). ERROR_NOT_FOUND: no
+     * such container; ERROR_CONFLICT: it does not run any more; ERROR_UNAVAILABLE: the engine ended the stream, or went
+     * away. */
     void (*closed)(void *user, const struct error *error);
 };
 /* `handler` must outlive the stream. The container must have been created with `open_stdin`. NULL when memory runs out:
@@ -192,26 +195,26 @@ void engine_events(struct engine *engine, const char *key, const char *value, en
 struct image_status {
     const char *id, *workdir;
     uint64_t size_bytes;
-    const char *const *env; /* NULL-terminated */
+    const char *const *env;     /* NULL-terminated */
     const char *const *volumes; /* VOLUME declarations: paths, as the image writes them, NULL-terminated */
     size_t volume_count;
     const char *architecture, *os;
-    const char *user; /* USER; "" when none */
+    const char *user;   /* USER; "" when none */
     const char *digest; /* "sha256:..." of the manifest it was pulled by (of RepoDigests, the one of the reference's
                            repository); "" for an image that no registry knows */
 };
 typedef void engine_image_fn(void *user, const struct image_status *status, const struct error *error);
 void engine_image_inspect(struct engine *engine, const char *reference, engine_image_fn *done, void *user);
-/* Pulls from a registry. `progress` (NULL allowed) comes while it goes on, at most ten times a second: bytes of all layers
- * so far and as far as known (0: not yet), and the layers. ERROR_NOT_FOUND: the registry has no such image (or does not
- * show it without a login); ERROR_DENIED: it refuses the login, or wants one; ERROR_UNAVAILABLE: it cannot be reached.
- * Each carries the engine's own words. A pull that brings nothing for two minutes fails with ERROR_TIMEOUT. */
+/* Pulls from a registry. `progress` (NULL allowed) comes while it goes on, at most ten times a second: bytes of all
+ * layers so far and as far as known (0: not yet), and the layers. ERROR_NOT_FOUND: the registry has no such image (or
+ * does not show it without a login); ERROR_DENIED: it refuses the login, or wants one; ERROR_UNAVAILABLE: it cannot be
+ * reached. Each carries the engine's own words. A pull that brings nothing for two minutes fails with ERROR_TIMEOUT. */
 struct pull_progress {
     uint64_t bytes, total_bytes;
     unsigned layers, layers_done;
     const char *words; /* the engine's status of what moved last: "Downloading", "Extracting", ... */
 };
-struct registry_auth {            /* NULL members: not given */
+struct registry_auth {               /* NULL members: not given */
     const char *username, *password; /* or, instead of both: */
     const char *identity_token;
     const char *server; /* "registry.example:5000" */

@@ -48,7 +48,8 @@ struct message_sync {
 };
 #define MESSAGE_SYNC_BYTES 54U
 #define SYNC_TOKEN_BYTES   16U /* what goes before SYNC on the attach stream */
-#define SYNC_TOKEN_VARIABLE "WARMPOOL_TOKEN" /* the container's variable that holds it, in hexadecimal; no task sees it */
+#define SYNC_TOKEN_VARIABLE                                                                                            \
+    "WARMPOOL_TOKEN" /* the container's variable that holds it, in hexadecimal; no task sees it */
 
 void message_sync_encode(const struct message_sync *message, uint8_t out[MESSAGE_SYNC_BYTES]);
 int message_sync_decode(const uint8_t *payload, size_t size, struct message_sync *message);
@@ -168,9 +169,9 @@ struct message_hello {
     uint16_t version;
     uint8_t marker[SYNC_MARKER_BYTES]; /* of the SYNC that it answers */
     uint8_t flags;
-    uint8_t task_state;      /* enum hello_task_state; EXITED: its EXIT is not acknowledged and follows */
-    uint32_t task;           /* number of that task */
-    uint32_t generation;     /* tasks run so far */
+    uint8_t task_state;  /* enum hello_task_state; EXITED: its EXIT is not acknowledged and follows */
+    uint32_t task;       /* number of that task */
+    uint32_t generation; /* tasks run so far */
     /* Of that task: */
     uint64_t resumed[2];     /* where its stdout and stderr go on: what SYNC said, or later when too much is gone */
     uint64_t stdin_received; /* bytes that need not be sent again */

@@ -63,7 +63,11 @@ teardown_file() {
     eventually 20 podman_is_gone || kill -KILL "$PODMAN_PID"
     ip netns delete "$NETNS"
     for mount in $(cut -d' ' -f2 /proc/self/mounts | grep -F "$PODMAN/" | sort -r); do umount -l "$mount"; done
-    rm -rf "$PODMAN" /var/lib/cni/networks/wp-test-* # what CNI remembers of networks that are gone
+    rm -rf "$PODMAN"
+    # What CNI remembers of networks that are gone: that they have no address in use.
+    for mount in /var/lib/cni/networks/wp-*; do
+        [ -z "$(find "$mount" -type f ! -name 'last_reserved_ip*' ! -name lock 2>/dev/null)" ] && rm -rf "$mount"
+    done
     return $left
 }
 

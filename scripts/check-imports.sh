@@ -18,7 +18,7 @@ allowed_for() {
     engine) echo "engine config base" ;;
     telemetry) echo "telemetry pool config base" ;;
     store) echo "store config base" ;;
-    executor) echo "executor telemetry store maintenance engine transport pool config wire base" ;;
+    executor) echo "executor tree telemetry store maintenance engine transport pool config wire base" ;;
     lib) echo "lib executor config base warmpool" ;;
     files) echo "files tree wire base" ;;
     api) echo "api executor config wire base" ;;

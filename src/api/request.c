@@ -231,6 +231,54 @@ static int read_terminal(struct api_request *request, const json_t *value, struc
     return 0;
 }
 
+/* --- files ----------------------------------------------------------------------------------------------------- */
+
+static int read_paths(const json_t *value, const char *key, const char ***paths, size_t *count,
+                      struct api_failure *failure)
+{
+    *count = json_array_size(value);
+    if (!json_is_array(value))
+        return bad(failure, 400, "$.%s must be a list of absolute paths in the container", key);
+    *paths = calloc(*count + 1, sizeof **paths);
+    if (*paths == NULL)
+        return nomem(failure);
+    for (size_t i = 0; i < *count; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "%s[%zu]", key, i);
+        if (read_text(json_array_get(value, i), name, &(*paths)[i], failure) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* [{"to": "/workspace/src", "name": "src"}, ...]: what the client will send, see wire/file.h */
+static int read_copies_in(struct api_request *request, const json_t *value, struct api_failure *failure)
+{
+    size_t count = json_array_size(value);
+    if (!json_is_array(value))
+        return bad(failure, 400, "$.copyIn must be a list of {\"to\": path, \"name\": name}");
+    request->copies = calloc(count + 1, sizeof *request->copies);
+    if (request->copies == NULL)
+        return nomem(failure);
+    request->task.copies_in = request->copies;
+    request->task.copy_in_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *copy = json_array_get(value, i), *to = json_object_get(copy, "to");
+        const json_t *name = json_object_get(copy, "name");
+        char key[48];
+        request->copies[i].name = "";
+        snprintf(key, sizeof key, "copyIn[%zu].to", i);
+        if (read_text(to, key, &request->copies[i].destination, failure) < 0)
+            return -1;
+        snprintf(key, sizeof key, "copyIn[%zu].name", i);
+        if (name != NULL && read_text(name, key, &request->copies[i].name, failure) < 0)
+            return -1;
+        if (json_object_size(copy) != (name != NULL ? 2U : 1U))
+            return bad(failure, 400, "$.copyIn[%zu] has members other than to and name", i);
+    }
+    return 0;
+}
+
 /* --- a task definition through the profile's template ----------------------------------------------------------- */
 
 /* "a.b" below `root`; NULL when absent. */
@@ -343,7 +391,7 @@ static int make_command(struct api_request *request, const struct config *config
 /* --- all together --------------------------------------------------------------------------------------------------
  */
 
-static const char *const later[] = {"secrets", "async", "artifacts", "retryAttempts", "idempotent"};
+static const char *const later[] = {"secrets", "async", "retryAttempts", "idempotent"};
 
 static int read_member(struct api_request *request, const char *key, json_t *value, struct api_failure *failure)
 {
@@ -360,6 +408,18 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         return read_stdin(request, value, json_object_get(request->json, "stdinEncoding"), failure);
     if (strcmp(key, "stdinStream") == 0)
         return read_bool(value, key, &task->stdin_stream, failure);
+    if (strcmp(key, "copyIn") == 0)
+        return read_copies_in(request, value, failure);
+    if (strcmp(key, "copyOut") == 0) {
+        int result = read_paths(value, key, &request->copies_out, &task->copy_out_count, failure);
+        task->copies_out = request->copies_out;
+        return result;
+    }
+    if (strcmp(key, "artifacts") == 0) {
+        int result = read_paths(value, key, &request->artifacts, &task->artifact_count, failure);
+        task->artifacts = request->artifacts;
+        return result;
+    }
     if (strcmp(key, "terminal") == 0)
         return read_terminal(request, value, failure);
     if (strcmp(key, "workdir") == 0)
@@ -391,9 +451,9 @@ static int read_member(struct api_request *request, const char *key, json_t *val
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
         if (strcmp(key, later[i]) == 0)
             return bad(failure, 400, "$.%s is not supported by this version", key);
-    failure->hint =
-        "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs killTimeout queueTimeoutMs "
-        "maxOutputBytes priority fresh captureOutput streamOutput id";
+    failure->hint = "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs "
+                    "killTimeout queueTimeoutMs "
+                    "maxOutputBytes priority fresh captureOutput streamOutput artifacts copyIn copyOut id";
     return bad(failure, 400, "$.%.64s is not known", key);
 }
 
@@ -465,6 +525,9 @@ void api_request_free(struct api_request *request)
     free_strings(request->made);
     free_strings(request->pairs);
     free(request->stdin_data);
+    free(request->copies);
+    free(request->copies_out);
+    free(request->artifacts);
     json_decref(request->json);
     *request = (struct api_request){0};
 }

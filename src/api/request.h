@@ -13,7 +13,9 @@ struct api_request {
     char **made;              /* argv strings made from a template, NULL-terminated; owned */
     char **pairs;             /* K=V strings, NULL-terminated; owned */
     uint8_t *stdin_data;      /* decoded; owned */
-    json_t *json;             /* owned: strings point into it */
+    struct task_copy *copies; /* owned arrays */
+    const char **copies_out, **artifacts;
+    json_t *json; /* owned: strings point into it */
     bool capture_given, stream_given;
 };
 

@@ -103,6 +103,40 @@ static void write_metadata(struct json_writer *json, const struct task_result *r
     jw_close(json, '}');
 }
 
+static void put_digest(struct json_writer *json, const uint8_t *sha256)
+{
+    char text[2 * SHA256_BYTES + 1];
+    for (size_t i = 0; i < SHA256_BYTES; i++)
+        snprintf(text + 2 * i, 3, "%02x", sha256[i]);
+    put_text(json, "sha256", text);
+}
+
+/* By path: {"/workspace/report.txt": {"size": 3, "mode": "0644", "sha256": "...", "content": "..."}} */
+static void write_artifacts(struct json_writer *json, const struct task_result *result, bool content)
+{
+    jw_key(json, "artifacts");
+    jw_open(json, '{');
+    for (size_t i = 0; i < result->artifact_count; i++) {
+        const struct task_artifact *artifact = &result->artifacts[i];
+        char mode[16];
+        snprintf(mode, sizeof mode, "%04o", artifact->mode & 07777U);
+        jw_bytes(json, (const uint8_t *)artifact->path, strlen(artifact->path));
+        buffer_append_string(json->out, ":");
+        json->comma = false;
+        jw_open(json, '{');
+        put_uint(json, "size", artifact->size);
+        put_text(json, "mode", mode);
+        put_uint(json, "modifiedAt", artifact->mtime_s > 0 ? (uint64_t)artifact->mtime_s * 1000 : 0);
+        put_digest(json, artifact->sha256);
+        if (content)
+            put_output(json, "content", "encoding", artifact->data, artifact->size);
+        jw_close(json, '}');
+    }
+    jw_close(json, '}');
+    if (result->artifact_error != NULL && result->artifact_error[0] != '\0')
+        put_text(json, "artifactsError", result->artifact_error);
+}
+
 void result_write(struct buffer *out, const struct task_result *result, bool output)
 {
     struct json_writer json = {.out = out};
@@ -130,9 +164,7 @@ void result_write(struct buffer *out, const struct task_result *result, bool out
         jw_null(&json);
     put_double(&json, "duration", (double)result->total_us / 1000);
     write_resources(&json, &result->resources);
-    jw_key(&json, "artifacts");
-    jw_open(&json, '{');
-    jw_close(&json, '}');
+    write_artifacts(&json, result, output);
     write_metadata(&json, result);
     put_text(&json, "outcome", task_outcome_name(result->outcome));
     jw_key(&json, "signal");

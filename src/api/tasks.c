@@ -207,6 +207,10 @@ static enum MHD_Result submit(struct exchange *exchange, struct api_request *req
     }
     if (exchange->kind != EXCHANGE_UPGRADE)
         task->stdin_stream = false;
+    if (exchange->kind != EXCHANGE_UPGRADE && task->copy_in_count + task->copy_out_count > 0)
+        return exchange_error(exchange, MHD_HTTP_BAD_REQUEST, "invalid",
+                              "$.copyIn and $.copyOut need a connection that carries files",
+                              "send `Upgrade: warmpool` (as `warmpool run --copy-in` does), or ask for artifacts");
     struct error error = ERROR_INIT;
     exchange->task = executor_submit(exchange->server->executor, task, handler, exchange, &error);
     if (exchange->task == NULL)

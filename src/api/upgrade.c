@@ -1,5 +1,6 @@
 /* `Upgrade: warmpool`: after the 101 the connection carries the frames of wire/. To the client STDOUT, STDERR, CREDIT
- * (for stdin) and, last, RESULT; from the client STDIN, CREDIT (for what it has taken), SIGNAL, CANCEL and WINCH. A client
+ * (for stdin) and, last, RESULT; from the client STDIN, CREDIT (for what it has taken), SIGNAL, CANCEL,
+ * WINCH and FILE. A client
  * that sends anything else or goes away before RESULT has its task ended.
  *
  * What comes before the socket is ours (output of a quick task) waits in the buffer. */
@@ -24,22 +25,27 @@ struct upgraded {
     int fd; /* a duplicate: libuv and libmicrohttpd each close their own; -1 until the socket is ours */
     int events;
     struct buffer out, in;
-    uint64_t unconsumed[2];
+    uint64_t unconsumed[2], unconsumed_files;
     bool open, closing, result_queued;
 };
 
 static void upgraded_flush(struct upgraded *upgraded);
 static void upgraded_end(struct upgraded *upgraded);
 
-static void put_frame(struct upgraded *upgraded, uint8_t type, const void *data, size_t size)
+static void put_flagged(struct upgraded *upgraded, uint8_t type, uint8_t flags, const void *data, size_t size)
 {
     uint8_t *room = buffer_reserve(&upgraded->out, FRAME_HEADER_BYTES + size);
     if (room == NULL)
         return;
-    frame_encode_header(room, type, 0, 0, (uint32_t)size);
+    frame_encode_header(room, type, flags, 0, (uint32_t)size);
     if (size > 0)
         memcpy(room + FRAME_HEADER_BYTES, data, size);
     buffer_commit(&upgraded->out, FRAME_HEADER_BYTES + size);
+}
+
+static void put_frame(struct upgraded *upgraded, uint8_t type, const void *data, size_t size)
+{
+    put_flagged(upgraded, type, 0, data, size);
 }
 
 /* --- from the task ---------------------------------------------------------------------------------------------- */
@@ -61,16 +67,52 @@ static void on_output(void *user, struct task *task, int stream, const uint8_t *
     upgraded_flush(upgraded);
 }
 
+static void put_credit(struct upgraded *upgraded, enum wire_stream stream, uint32_t bytes)
+{
+    struct message_credit credit = {.stream = (uint8_t)stream, .bytes = bytes};
+    uint8_t payload[MESSAGE_CREDIT_BYTES];
+    message_credit_encode(&credit, payload);
+    put_frame(upgraded, FRAME_CREDIT, payload, sizeof payload);
+    upgraded_flush(upgraded);
+}
+
 static void on_stdin_ready(void *user, struct task *task, size_t size)
 {
     struct upgraded *upgraded = ((struct exchange *)user)->upgraded;
     (void)task;
     if (upgraded == NULL)
         return;
-    struct message_credit credit = {.stream = WIRE_STDIN, .bytes = size == SIZE_MAX ? UINT32_MAX : (uint32_t)size};
-    uint8_t payload[MESSAGE_CREDIT_BYTES];
-    message_credit_encode(&credit, payload);
-    put_frame(upgraded, FRAME_CREDIT, payload, sizeof payload);
+    put_credit(upgraded, WIRE_STDIN, size == SIZE_MAX ? UINT32_MAX : (uint32_t)size);
+}
+
+static void on_file_ready(void *user, struct task *task, size_t size)
+{
+    struct upgraded *upgraded = ((struct exchange *)user)->upgraded;
+    (void)task;
+    if (upgraded != NULL)
+        put_credit(upgraded, WIRE_FILES, (uint32_t)size);
+}
+
+static void on_file_result(void *user, struct task *task, const struct message_file_result *result)
+{
+    struct upgraded *upgraded = ((struct exchange *)user)->upgraded;
+    uint8_t payload[MESSAGE_FILE_RESULT_BYTES_MAX];
+    (void)task;
+    if (upgraded == NULL)
+        return;
+    put_frame(upgraded, FRAME_FILE_RESULT, payload, message_file_result_encode(result, payload));
+    upgraded_flush(upgraded);
+}
+
+static void on_file(void *user, struct task *task, const uint8_t *data, size_t size, bool eof)
+{
+    struct upgraded *upgraded = ((struct exchange *)user)->upgraded;
+    if (upgraded == NULL) {
+        executor_task_file_consumed(task, size);
+        return;
+    }
+    upgraded->unconsumed_files += size;
+    put_flagged(upgraded, FRAME_FILE, eof ? FRAME_FLAG_EOF : 0, data, size);
     upgraded_flush(upgraded);
 }
 
@@ -114,7 +156,12 @@ static void on_ended(void *user, struct task *task, const struct task_result *re
     server_remember(server, result);
 }
 
-const struct task_handler upgrade_handler = {.output = on_output, .stdin_ready = on_stdin_ready, .ended = on_ended};
+const struct task_handler upgrade_handler = {.output = on_output,
+                                             .stdin_ready = on_stdin_ready,
+                                             .file_ready = on_file_ready,
+                                             .file_result = on_file_result,
+                                             .file = on_file,
+                                             .ended = on_ended};
 
 /* --- the socket --------------------------------------------------------------------------------------------------- */
 
@@ -157,14 +204,18 @@ static void upgraded_flush(struct upgraded *upgraded)
 static int handle_credit(struct upgraded *upgraded, const struct frame *frame)
 {
     struct message_credit credit;
-    if (message_credit_decode(frame->payload, frame->length, &credit) < 0 ||
-        (credit.stream != WIRE_STDOUT && credit.stream != WIRE_STDERR))
+    if (message_credit_decode(frame->payload, frame->length, &credit) < 0 || credit.stream == WIRE_STDIN)
         return -1;
-    uint64_t *unconsumed = &upgraded->unconsumed[credit.stream == WIRE_STDERR];
+    uint64_t *unconsumed =
+        credit.stream == WIRE_FILES ? &upgraded->unconsumed_files : &upgraded->unconsumed[credit.stream == WIRE_STDERR];
     if (credit.bytes > *unconsumed) /* more than it was given */
         return -1;
     *unconsumed -= credit.bytes;
-    if (upgraded->exchange->task != NULL)
+    if (upgraded->exchange->task == NULL)
+        return 0;
+    if (credit.stream == WIRE_FILES)
+        executor_task_file_consumed(upgraded->exchange->task, credit.bytes);
+    else
         executor_task_consumed(upgraded->exchange->task, credit.stream, credit.bytes);
     return 0;
 }
@@ -203,6 +254,10 @@ static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
         return task == NULL ? 0
                             : executor_task_stdin(task, frame->payload, frame->length,
                                                   (frame->flags & FRAME_FLAG_EOF) != 0, NULL);
+    case FRAME_FILE:
+        return task == NULL ? 0
+                            : executor_task_file(task, frame->payload, frame->length,
+                                                 (frame->flags & FRAME_FLAG_EOF) != 0, NULL);
     case FRAME_CREDIT:
         return handle_credit(upgraded, frame);
     case FRAME_SIGNAL:
@@ -219,7 +274,7 @@ static int handle_frame(struct upgraded *upgraded, const struct frame *frame)
 static bool may_come(uint8_t type)
 {
     return type == FRAME_STDIN || type == FRAME_CREDIT || type == FRAME_SIGNAL || type == FRAME_CANCEL ||
-           type == FRAME_WINCH;
+           type == FRAME_WINCH || type == FRAME_FILE;
 }
 
 static int handle_input(struct upgraded *upgraded)

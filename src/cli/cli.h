@@ -41,6 +41,7 @@ struct option_spec {
     bool *flag;                                 /* or set to true */
     int (*each)(void *user, const char *value); /* or called with each value; -1 ends */
     void *user;
+    const char *form; /* how such a value looks; NULL: NAME=VALUE */
 };
 
 /* Moves what is no option to the front of `cli->argv` (after the verb's name), stops at "--". `rest` gets the index of

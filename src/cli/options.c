@@ -27,7 +27,7 @@ static int take(struct cli *cli, const struct option_spec *spec, int *at, int en
     if (spec->text != NULL)
         *spec->text = value;
     else if (spec->each(spec->user, value) < 0)
-        return misused(cli, "%s %s: must be NAME=VALUE", spec->name, value);
+        return misused(cli, "%s %s: must be %s", spec->name, value, spec->form != NULL ? spec->form : "NAME=VALUE");
     return 0;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/copy.h"
 #include "cli/terminal.h"
 #include "wire/frame.h"
 #include "wire/message.h"
@@ -26,11 +27,13 @@ struct run {
     const struct cli *cli;
     int fd;
     bool json;
-    bool terminal; /* the task has one */
+    bool waits_for_credit; /* of files: the next frame is larger than what may be sent */
+    bool terminal;         /* the task has one */
     bool stdin_open;
     uint32_t stdin_credit;
     uint32_t owed[2];
     struct buffer in;
+    struct copies *copies;
     int cancels;
     int code; /* -1: no result yet */
 };
@@ -109,10 +112,34 @@ static int handle_credit(struct run *run, const struct frame *frame)
     struct message_credit credit;
     if (message_credit_decode(frame->payload, frame->length, &credit) < 0)
         return -1;
+    if (credit.stream == WIRE_FILES)
+        return copies_credit(run->copies, credit.bytes) != 0 ? -1 : 0;
     if (credit.bytes == UINT32_MAX)
         run->stdin_open = false;
     else
         run->stdin_credit += credit.bytes;
+    return 0;
+}
+
+static int handle_file_result(struct run *run, const struct frame *frame)
+{
+    struct message_file_result result;
+    if (message_file_result_decode(frame->payload, frame->length, &result) < 0)
+        return -1;
+    copies_result(run->copies, result.error != 0);
+    return 0;
+}
+
+static int handle_file(struct run *run, const struct frame *frame)
+{
+    struct message_credit credit = {.stream = WIRE_FILES};
+    uint8_t payload[MESSAGE_CREDIT_BYTES];
+    if (copies_receive(run->copies, frame->payload, frame->length, frame->flags, &credit.bytes) < 0)
+        return -1;
+    if (credit.bytes == 0)
+        return 0;
+    message_credit_encode(&credit, payload);
+    send_frame(run, FRAME_CREDIT, 0, payload, sizeof payload);
     return 0;
 }
 
@@ -123,13 +150,18 @@ static int handle_frame(struct run *run, const struct frame *frame)
     case FRAME_STDOUT:
     case FRAME_STDERR: {
         int stream = frame->type == FRAME_STDOUT ? 1 : 2;
-        if (write_all(stream, frame->payload, frame->length) < 0)
+        /* A tar on stdout is not mixed with anything. */
+        if (write_all(run->copies->to_stdout ? 2 : stream, frame->payload, frame->length) < 0)
             return errno == EPIPE || errno == EIO ? 1 : -1; /* the reader, or the terminal, is gone */
         give_credit(run, stream, frame->length); /* fails after the daemon's last word, which is still to be read */
         return 0;
     }
     case FRAME_CREDIT:
         return handle_credit(run, frame);
+    case FRAME_FILE:
+        return handle_file(run, frame);
+    case FRAME_FILE_RESULT:
+        return handle_file_result(run, frame);
     case FRAME_RESULT:
         return handle_result(run, frame);
     default:
@@ -193,16 +225,23 @@ static int converse(struct run *run, const sigset_t *waiting)
         if (resized && run->terminal && result == 0)
             result = send_size(run);
         bool wants_stdin = run->stdin_open && run->stdin_credit > 0;
-        struct pollfd set[2] = {{.fd = run->fd, .events = POLLIN}, {.fd = wants_stdin ? 0 : -1, .events = POLLIN}};
-        int ready = ppoll(set, 2, NULL, waiting);
+        struct pollfd set[3] = {
+            {.fd = run->fd, .events = POLLIN},
+            {.fd = wants_stdin ? 0 : -1, .events = POLLIN},
+            {.fd = copies_want_read(run->copies) && !run->waits_for_credit ? run->copies->fd : -1, .events = POLLIN}};
+        int ready = ppoll(set, 3, NULL, waiting);
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready < 0)
             return failed("waiting: %s", strerror(errno));
         if (set[1].revents != 0)
             pass_stdin(run); /* when the daemon has ended the conversation, its last word is still to be read */
-        if (set[0].revents != 0)
+        if (set[2].revents != 0)
+            run->waits_for_credit = copies_send(run->copies, run->fd) == 1;
+        if (set[0].revents != 0) {
+            run->waits_for_credit = false;
             result = receive(run);
+        }
     }
     if (result == 1)
         return 128 + SIGPIPE; /* closing the connection ends the task */
@@ -215,6 +254,9 @@ static int converse(struct run *run, const sigset_t *waiting)
 struct run_options {
     const char *timeout, *kill_timeout, *workdir, *priority, *id;
     bool interactive, terminal, both, fresh, json;
+    const char *artifacts[64];
+    size_t artifact_count;
+    struct copies copies;
     const char *env[256];
     size_t env_count;
 };
@@ -226,6 +268,15 @@ static int add_env(void *user, const char *value)
         options->env_count == sizeof options->env / sizeof options->env[0])
         return -1;
     options->env[options->env_count++] = value;
+    return 0;
+}
+
+static int add_artifact(void *user, const char *value)
+{
+    struct run_options *options = user;
+    if (options->artifact_count == sizeof options->artifacts / sizeof options->artifacts[0])
+        return -1;
+    options->artifacts[options->artifact_count++] = value;
     return 0;
 }
 
@@ -305,6 +356,14 @@ static void write_request(struct buffer *out, const char *type, const struct run
         put_flag(&json, "stdinStream", true);
     if (options->terminal)
         put_terminal(&json);
+    copies_write(&options->copies, &json);
+    if (options->artifact_count > 0) {
+        jw_key(&json, "artifacts");
+        jw_open(&json, '[');
+        for (size_t i = 0; i < options->artifact_count; i++)
+            jw_text(&json, options->artifacts[i]);
+        jw_close(&json, ']');
+    }
     if (options->fresh)
         put_flag(&json, "fresh", true);
     put_flag(&json, "captureOutput", options->json);
@@ -368,14 +427,23 @@ static int run_task(struct run *run, const char *body, size_t size)
 
 int verb_run(struct cli *cli)
 {
-    struct run_options options = {.env_count = 0};
+    struct run_options options = {.copies = {.cli = cli, .fd = -1}};
     const struct option_spec specs[] = {
-        {.name = "-i", .flag = &options.interactive},    {.name = "-e", .each = add_env, .user = &options},
-        {.name = "--timeout", .text = &options.timeout}, {.name = "--kill-timeout", .text = &options.kill_timeout},
-        {.name = "--workdir", .text = &options.workdir}, {.name = "--priority", .text = &options.priority},
-        {.name = "--fresh", .flag = &options.fresh},     {.name = "--json", .flag = &options.json},
-        {.name = "--id", .text = &options.id},           {.name = "-t", .flag = &options.terminal},
-        {.name = "-it", .flag = &options.both},          {.name = "-ti", .flag = &options.both},
+        {.name = "-i", .flag = &options.interactive},
+        {.name = "-e", .each = add_env, .user = &options},
+        {.name = "--timeout", .text = &options.timeout},
+        {.name = "--kill-timeout", .text = &options.kill_timeout},
+        {.name = "--workdir", .text = &options.workdir},
+        {.name = "--priority", .text = &options.priority},
+        {.name = "--fresh", .flag = &options.fresh},
+        {.name = "--json", .flag = &options.json},
+        {.name = "--id", .text = &options.id},
+        {.name = "-t", .flag = &options.terminal},
+        {.name = "--copy-in", .each = copy_in_add, .user = &options.copies, .form = "SRC:DST"},
+        {.name = "--copy-out", .each = copy_out_add, .user = &options.copies, .form = "SRC:DST"},
+        {.name = "--artifact", .each = add_artifact, .user = &options, .form = "a path"},
+        {.name = "-it", .flag = &options.both},
+        {.name = "-ti", .flag = &options.both},
     };
     int rest, whole = cli->argc;
     int read = options_read(cli, specs, sizeof specs / sizeof specs[0], &rest);
@@ -393,12 +461,16 @@ int verb_run(struct cli *cli)
     write_request(&body, cli->argv[1], &options, cli->argv + rest);
     struct run run = {.cli = cli,
                       .terminal = options.terminal,
+                      .copies = &options.copies,
                       .json = options.json,
                       .stdin_open = options.interactive,
                       .stdin_credit = STDIN_CREDIT_INITIAL,
                       .code = -1};
     int code =
         body.failed ? failed("out of memory") : run_task(&run, (const char *)buffer_data(&body), buffer_length(&body));
+    if (copies_end(&options.copies) && code == 0)
+        code = EXIT_FAILED;
+    copies_free(&options.copies);
     buffer_free(&body);
     buffer_free(&run.in);
     return code;

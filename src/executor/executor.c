@@ -218,7 +218,9 @@ static void tell_soon(struct executor *executor)
         if (job->outcome != TASK_UNKNOWN) {
             char message[ERROR_MESSAGE_MAX];
             memcpy(message, job->message, sizeof message);
-            job_end(job, job->outcome, "%s", message);
+            job_stop(job, job->outcome, "%s", message);
+        } else {
+            transfer_soon(job);
         }
     }
 }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "wire/file.h"
 
 struct executor;
 struct task; /* of pool/task.h; opaque to users of this header */
@@ -76,6 +77,11 @@ const char *task_outcome_name(enum task_outcome outcome); /* "exited", "timed_ou
 
 enum task_priority { PRIORITY_CRITICAL, PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_BACKGROUND };
 
+struct task_copy {           /* files that the client brings before the task starts, through executor_task_file() */
+    const char *destination; /* absolute path in the container */
+    const char *name;        /* of what is copied, below a directory that is there; "": its content goes there */
+};
+
 struct task_request {
     const char *agent_type;
     const char *id;           /* NULL: one is made */
@@ -92,15 +98,30 @@ struct task_request {
     bool stdin_stream; /* more comes through executor_task_stdin() */
     bool terminal;     /* stdin, stdout and stderr are a terminal; all output is stdout */
     uint16_t rows, columns;
-    const char *term; /* TERM for it; NULL: not set */
-    bool fresh;       /* a container that never served another task */
-    bool capture;     /* collect stdout and stderr for the result */
-    bool stream;      /* call `output` */
+    const char *term;                  /* TERM for it; NULL: not set */
+    const struct task_copy *copies_in; /* one after the other, in this order */
+    size_t copy_in_count;
+    const char *const *copies_out; /* absolute paths that the handler's `file` gets when the task has ended */
+    size_t copy_out_count;
+    const char *const *artifacts; /* absolute paths whose regular files come in the result */
+    size_t artifact_count;
+    bool fresh;   /* a container that never served another task */
+    bool capture; /* collect stdout and stderr for the result */
+    bool stream;  /* call `output` */
 };
 
 struct task_resources { /* EXIT_UNMEASURED (UINT64_MAX) where not measured */
     uint64_t cpu_us, memory_peak_bytes, disk_bytes, network_bytes, file_handles;
     const char *memory_source; /* "rusage", "cgroup" or NULL */
+};
+
+struct task_artifact {
+    const char *path; /* in the container, absolute */
+    uint16_t mode;
+    int64_t mtime_s;
+    uint64_t size; /* bytes of `data` */
+    const uint8_t *data;
+    const uint8_t *sha256; /* 32 bytes */
 };
 
 struct task_result {
@@ -113,7 +134,10 @@ struct task_result {
     const uint8_t *output, *error; /* captured; NULL when not */
     size_t output_size, error_size;
     bool output_truncated, error_truncated;
-    bool hit; /* see DESIGN: dispatched without waiting for a container to be created */
+    const struct task_artifact *artifacts;
+    size_t artifact_count;
+    const char *artifact_error; /* why some are missing, "" when none is */
+    bool hit;                   /* see DESIGN: dispatched without waiting for a container to be created */
     bool pooled;
     const char *container_id, *container_name; /* "" when none was reached */
     uint64_t container_age_ms;
@@ -133,6 +157,12 @@ struct task_handler {
      * NULL allowed. */
     void (*stdin_ready)(void *user, struct task *task, size_t size);
     void (*started)(void *user, struct task *task); /* dispatched; NULL allowed */
+    /* Transfers, NULL when the request has none. Of copies_in: so much more may be passed to executor_task_file(); the
+     * first time for each copy says that it has begun. Then how it ended; after an error the task does not start. */
+    void (*file_ready)(void *user, struct task *task, size_t size);
+    void (*file_result)(void *user, struct task *task, const struct message_file_result *result);
+    /* Of copies_out: records; to be given back with executor_task_file_consumed(). `eof`: the copy's last ones. */
+    void (*file)(void *user, struct task *task, const uint8_t *data, size_t size, bool eof);
     void (*ended)(void *user, struct task *task,
                   const struct task_result *result); /* exactly once; the task is gone afterwards */
 };
@@ -144,6 +174,9 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
 void executor_task_consumed(struct task *task, int stream, size_t size);
 /* Copies; -1 with ERROR_LIMIT beyond the credit that was given. `eof` ends stdin. */
 int executor_task_stdin(struct task *task, const void *data, size_t size, bool eof, struct error *err);
+/* Records of the copy that goes on. Copies; -1 with ERROR_LIMIT beyond the credit that was given. */
+int executor_task_file(struct task *task, const void *data, size_t size, bool eof, struct error *err);
+void executor_task_file_consumed(struct task *task, size_t size);
 void executor_task_signal(struct task *task, int signal);
 /* The size of its terminal; no effect on a task without one. */
 void executor_task_winch(struct task *task, uint16_t rows, uint16_t columns);

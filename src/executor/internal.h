@@ -14,6 +14,7 @@
 #include "telemetry/histogram.h"
 #include "transport/runner_conn.h"
 #include "transport/socket.h"
+#include "tree/memory.h"
 #include "wire/message.h"
 
 #define LABEL_INSTANCE "io.warmpool.instance"
@@ -185,8 +186,9 @@ struct worker {
     bool asked;       /* the engine was told to create it, and may have */
     bool receipt_due;
     struct receipt baseline;
-    uv_timer_t timer; /* of the present state */
-    unsigned checks;  /* looks at a container whose connection broke, or attempts to attach again */
+    uv_timer_t timer;   /* of the present state */
+    uint32_t last_task; /* the number of the one that was released; 0: none */
+    unsigned checks;    /* looks at a container whose connection broke, or attempts to attach again */
     uint64_t ping_nonce, answered_us;
     uint64_t created_wall_ms, last_used_wall_ms;
     uint64_t reset_begun_us;
@@ -232,11 +234,38 @@ void worker_check(struct worker *worker);
 
 /* --- jobs: tasks with all that they carry (job.c) --------------------------------------------------- */
 
+#define TRANSFER_STALL_US 60000000U   /* nothing moves for so long: it is given up */
+#define ARTIFACTS_BYTES   (16U << 20) /* of one task, content */
+#define ARTIFACTS_MAX     1000U       /* files of one task */
+
+enum job_phase { JOB_BEGINNING, JOB_COPYING_IN, JOB_RUNNING, JOB_COPYING_OUT, JOB_COLLECTING, JOB_DONE };
+
+/* What a task brings along and takes away (transfer.c). */
+struct job_files {
+    struct task_copy *in;
+    const char **out, **artifacts;
+    size_t in_count, out_count, artifact_count;
+    size_t at;                             /* index in the list of the phase */
+    uint64_t credit, unconsumed;           /* bytes that the client may send; that it has not given back yet */
+    bool ready_due, next_due, give_up_due; /* for transfer_soon() */
+    bool stream_ended;                     /* the last record of the present copy has come out */
+    uint64_t moved_us;                     /* when something last moved */
+    struct tree_memory memory;             /* the artifact that is being collected */
+    struct tree_memory *collected;         /* artifact_count of them */
+    struct task_artifact *list;
+    size_t list_count;
+    char error[256];
+    struct message_exit exit; /* of the task, while its files go out */
+    uint64_t exit_us;
+};
+
 struct job {
     struct task task; /* first: a struct task * of executor.h is this */
     struct hash_node by_id;
     struct list soon; /* in executor.soon */
     struct agent_pool *owner;
+    enum job_phase phase;
+    struct job_files files;
     struct task_handler handler;
     void *user;
     bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof;
@@ -273,6 +302,42 @@ void job_start(struct job *job);
 int job_resume(struct job *job, const struct message_hello *hello, bool untouched);
 /* What SYNC tells the runner of it. */
 void job_sync(struct job *job, struct message_sync *sync);
+/* RUN: when the files are there. */
+void job_run(struct job *job);
+/* The files are out, or there are none: result and end. `release`: and the container is reset. */
+void job_complete(struct job *job, bool release);
+/* Its container is lost: the end, LOST unless the task had ended already. */
+void job_lost(struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* As job_end(); its container, if it has one, is reset. */
+void job_stop(struct job *job, enum task_outcome outcome, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* It has something to be done from the loop. */
+void job_soon(struct job *job);
+
+/* transfer.c */
+int transfer_check(const struct task_request *request, struct error *err);
+int transfer_copy(struct job *job, const struct task_request *request);
+void transfer_free(struct job *job);
+/* False: there is nothing to copy in. */
+bool transfer_in_begin(struct job *job);
+/* The same after EXIT. */
+bool transfer_out_begin(struct job *job, const struct message_exit *message);
+void transfer_file(struct job *job, const uint8_t *data, size_t size, bool eof);
+void transfer_credit(struct job *job, uint32_t bytes);
+void transfer_result(struct job *job, const struct message_file_result *result);
+/* The connection broke. True when that ended the job, or the part of it that concerns files. */
+bool transfer_broken(struct job *job);
+/* Its container is gone; what the task said at its end stands. */
+void transfer_lost(struct job *job);
+/* The caller wants no files any more. True when files were all that was left. */
+bool transfer_cancel(struct job *job);
+void transfer_soon(struct job *job);
+/* Fills files.list. */
+void transfer_list(struct job *job);
+/* It has stood still for too long. */
+bool transfer_stalled(const struct job *job, uint64_t now_us);
+void transfer_give_up(struct job *job, const char *why);
+
 /* What the runner says of the task that its worker runs. */
 void job_output(struct job *job, int stream, const uint8_t *data, size_t size);
 void job_stdin_credit(struct job *job, uint32_t bytes);

@@ -73,7 +73,7 @@ static int check_request(const struct task_request *request, struct measure *mea
         return error_set(err, ERROR_INVALID, "stdin is either given with the task or streamed");
     if (request->priority > PRIORITY_BACKGROUND)
         return error_set(err, ERROR_INVALID, "the priority must be critical, high, normal, low or background");
-    return 0;
+    return transfer_check(request, err);
 }
 
 static char *copy_text(char **next, const char *text)
@@ -170,12 +170,13 @@ static void job_free(struct job *job)
     buffer_free(&job->captured[1]);
     buffer_free(&job->early_stdin);
     buffer_free(&job->stdin_kept);
+    transfer_free(job);
     free(job);
     if (executor->closing)
         executor_kick(executor);
 }
 
-static void soon(struct job *job)
+void job_soon(struct job *job)
 {
     struct executor *executor = job->owner->executor;
     if (list_empty(&job->soon))
@@ -210,6 +211,11 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
         return NULL;
     }
     struct job *job = job_new(owner, request, &measure);
+    if (job != NULL && transfer_copy(job, request) < 0) {
+        transfer_free(job);
+        free(job);
+        job = NULL;
+    }
     if (job == NULL) {
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
@@ -224,11 +230,13 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     if (!pool_submit(&owner->pool, &job->task, now)) {
         error_set(err, ERROR_LIMIT, "the queue of %s is full (%u tasks wait)", owner->profile->agent_type,
                   owner->pool.limits.max_queue);
+        transfer_free(job);
         free(job);
         return NULL;
     }
     if (!hash_add(&executor->jobs_by_id, &job->by_id, job->id)) {
         pool_withdraw(&owner->pool, &job->task);
+        transfer_free(job);
         free(job);
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
@@ -244,7 +252,7 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
         executor_kick(executor);
     } else if (handler->started != NULL) {
         job->started_due = true;
-        soon(job);
+        job_soon(job);
     }
     return &job->task;
 }
@@ -297,14 +305,21 @@ void job_start(struct job *job)
         uv_timer_stop(&worker->timer);
     job->number = ++executor->task_number == 0 ? ++executor->task_number : executor->task_number;
     job->output_window = worker->attached ? ATTACH_WINDOW : OUTPUT_WINDOW;
-    send_run(job, worker->conn);
+    histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
+    if (!transfer_in_begin(job))
+        job_run(job);
+}
+
+void job_run(struct job *job)
+{
+    struct runner_conn *conn = worker_on(job)->conn;
+    job->phase = JOB_RUNNING;
+    send_run(job, conn);
     send_stdin(job);
     if (job->stdin_stream && (buffer_length(&job->early_stdin) > 0 || job->stdin_eof))
-        stream_stdin(job, worker->conn, buffer_data(&job->early_stdin), buffer_length(&job->early_stdin),
-                     job->stdin_eof);
+        stream_stdin(job, conn, buffer_data(&job->early_stdin), buffer_length(&job->early_stdin), job->stdin_eof);
     buffer_free(&job->early_stdin);
-    runner_conn_flush(worker->conn);
-    histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
+    runner_conn_flush(conn);
 }
 
 /* --- after a broken connection -------------------------------------------------------------------------- */
@@ -377,7 +392,7 @@ void agent_pool_dispatch(struct agent_pool *owner)
         job_start(job);
         if (job->handler.started != NULL && now != task->submitted_us) {
             job->started_due = true;
-            soon(job);
+            job_soon(job);
         }
     }
 }
@@ -464,7 +479,7 @@ int executor_task_stdin(struct task *task, const void *data, size_t size, bool e
         return error_set(err, ERROR_LIMIT, "%zu bytes of stdin where %u may be sent", size, job->stdin_credit);
     job->stdin_credit -= (uint32_t)size;
     job->stdin_eof = eof;
-    if (task->state == TASK_QUEUED) {
+    if (job->phase < JOB_RUNNING) {
         buffer_append(&job->early_stdin, data, size);
         return job->early_stdin.failed ? error_set(err, ERROR_NOMEM, "out of memory for stdin") : 0;
     }
@@ -633,20 +648,36 @@ static void measure(struct task_result *result, const struct message_exit *messa
 
 void job_exited(struct job *job, const struct message_exit *message)
 {
+    if (transfer_out_begin(job, message))
+        return;
+    job->files.exit = *message;
+    job->files.exit_us = clock_us();
+    job->phase = JOB_DONE;
+    job_complete(job, true);
+}
+
+void job_complete(struct job *job, bool release)
+{
     struct executor *executor = job->owner->executor;
     struct worker *worker = worker_on(job);
+    const struct message_exit *message = &job->files.exit;
     uint32_t number = job->number;
     uint64_t now = clock_us();
     struct task_result result;
     char text[320];
     begin_result(&result, job, now);
     explain(&result, job, message, text, sizeof text);
-    measure(&result, message, now, job);
+    measure(&result, message, job->files.exit_us, job);
+    transfer_list(job);
+    result.artifacts = job->files.list;
+    result.artifact_count = job->files.list_count;
+    result.artifact_error = job->files.error;
     histogram_add(&executor->execution, result.exec_us);
     histogram_add(&executor->dispatch, result.dispatch_us);
     pool_task_ended(&job->owner->pool, &job->task, now);
     finish(job, &result);
-    worker_release(worker, number);
+    if (release)
+        worker_release(worker, number);
 }
 
 static int end_code(enum task_outcome outcome)
@@ -678,6 +709,7 @@ static void end_now(struct job *job, enum task_outcome outcome)
         pool_task_ended(&job->owner->pool, &job->task, now);
     result.outcome = outcome;
     result.message = job->message;
+    result.artifact_error = job->files.error;
     result.cli_exit_code = end_code(outcome);
     if (outcome == TASK_OOM_KILLED) {
         result.signal = 9;
@@ -695,6 +727,31 @@ void job_end(struct job *job, enum task_outcome outcome, const char *format, ...
     end_now(job, outcome);
 }
 
+void job_stop(struct job *job, enum task_outcome outcome, const char *format, ...)
+{
+    struct worker *worker = worker_on(job);
+    uint32_t number = job->number;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(job->message, sizeof job->message, format, args);
+    va_end(args);
+    end_now(job, outcome);
+    if (worker != NULL)
+        worker_release(worker, number);
+}
+
+void job_lost(struct job *job, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(job->message, sizeof job->message, format, args);
+    va_end(args);
+    if (job->phase == JOB_COPYING_OUT || job->phase == JOB_COLLECTING)
+        transfer_lost(job);
+    else
+        end_now(job, TASK_LOST);
+}
+
 void job_end_soon(struct job *job, enum task_outcome outcome, const char *message)
 {
     if (job->outcome != TASK_UNKNOWN)
@@ -703,7 +760,7 @@ void job_end_soon(struct job *job, enum task_outcome outcome, const char *messag
     job->outcome = outcome;
     if (job->task.state == TASK_QUEUED)
         pool_withdraw(&job->owner->pool, &job->task);
-    soon(job);
+    job_soon(job);
 }
 
 void executor_task_cancel(struct task *task)
@@ -712,6 +769,12 @@ void executor_task_cancel(struct task *task)
     struct runner_conn *conn = conn_on(job);
     if (task->state == TASK_QUEUED) {
         job_end_soon(job, TASK_CANCELLED, "cancelled before it started");
+    } else if (job->phase == JOB_COPYING_IN) {
+        if (conn != NULL)
+            runner_conn_cancel(conn, job->number, 0);
+        job_end_soon(job, TASK_CANCELLED, "cancelled before it started");
+    } else if (transfer_cancel(job)) {
+        /* Its end is known; only files would have come. */
     } else if (conn != NULL) {
         /* A second call does not wait for the grace of the first. */
         runner_conn_cancel(conn, job->number, job->cancelled ? 0 : job->kill_timeout_ms);

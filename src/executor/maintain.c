@@ -188,10 +188,16 @@ static void check_health(struct agent_pool *owner, struct list *head, uint64_t n
     }
 }
 
-/* A runner on the attach stream cannot see that its daemon has gone: it has to hear from it. */
+/* A runner on the attach stream cannot see that its daemon has gone: it has to hear from it. And a client that brings
+ * or takes no files must not keep a container for ever. */
 static void keep_alive(struct worker *worker, void *user)
 {
     const uint64_t *now_us = user;
+    struct job *job = worker->container.task == NULL ? NULL : job_of(worker->container.task);
+    if (job != NULL && transfer_stalled(job, *now_us)) {
+        transfer_give_up(job, "nothing moved for a minute");
+        return;
+    }
     uint64_t interval_us = worker->owner->executor->config->orphan_timeout_ms * 1000 / ORPHAN_SIGNS;
     if (!worker->attached || !runner_conn_ready(worker->conn) || *now_us - worker->spoken_us < interval_us)
         return;

@@ -223,6 +223,8 @@ static void task_found_again(struct worker *worker, struct job *job, const struc
     bool untouched = hello->task_state == HELLO_TASK_NONE && hello->flags == 0 &&
                      hello->generation + 1 == worker->container.exec_count;
     uv_timer_stop(&worker->timer);
+    if (transfer_broken(job))
+        return;
     if (!untouched && (hello->task != job->number || hello->task_state == HELLO_TASK_NONE))
         worker_retire(worker, "its runner came back without the task it had");
     else if (job_resume(job, hello, untouched) < 0)
@@ -321,11 +323,33 @@ static void on_exit_frame(void *user, uint32_t task, const struct message_exit *
 {
     struct worker *worker = user;
     struct job *job = job_on(worker);
-    if (job == NULL || job->number != task) {
+    if (job != NULL && job->number == task && job->phase == JOB_RUNNING)
+        job_exited(job, message);
+    else if ((job != NULL && job->number == task && job->phase > JOB_RUNNING) || task == worker->last_task)
+        ; /* said again on a new connection */
+    else
         worker_retire(worker, "its runner ended a task that it does not have");
-        return;
-    }
-    job_exited(job, message);
+}
+
+static void on_file(void *user, uint32_t task, const uint8_t *data, size_t size, bool eof)
+{
+    struct job *job = job_on(user);
+    if (job != NULL && job->number == task) /* else of a transfer that was given up */
+        transfer_file(job, data, size, eof);
+}
+
+static void on_file_credit(void *user, uint32_t task, uint32_t bytes)
+{
+    struct job *job = job_on(user);
+    if (job != NULL && job->number == task)
+        transfer_credit(job, bytes);
+}
+
+static void on_file_result(void *user, uint32_t task, const struct message_file_result *result)
+{
+    struct job *job = job_on(user);
+    if (job != NULL && job->number == task)
+        transfer_result(job, result);
 }
 
 static void on_receipt(void *user, const struct receipt *receipt)
@@ -421,6 +445,9 @@ static const struct runner_handler runner_handler = {
     .output = on_output,
     .credit = on_credit,
     .exited = on_exit_frame,
+    .file = on_file,
+    .file_credit = on_file_credit,
+    .file_result = on_file_result,
     .receipt = on_receipt,
     .pong = on_pong,
     .log = on_log,
@@ -631,6 +658,7 @@ static void reset_begin(struct worker *worker, uint32_t unacknowledged)
 void worker_release(struct worker *worker, uint32_t task_number)
 {
     struct agent_pool *owner = worker->owner;
+    worker->last_task = task_number;
     runner_conn_ack(worker->conn, task_number);
     if (!pool_may_reuse(&owner->pool, &worker->container)) {
         runner_conn_flush(worker->conn);
@@ -767,7 +795,7 @@ void worker_retire(struct worker *worker, const char *format, ...)
     attachment_close(worker->attachment); /* an open stream would freeze the container's removal */
     struct job *job = job_on(worker);
     if (job != NULL)
-        job_end(job, TASK_LOST, "the container was lost while the task ran: %s", worker->retire_reason);
+        job_lost(job, "the container was lost while the task ran: %s", worker->retire_reason);
     container_enter(&worker->container, CONTAINER_RETIRING, clock_us());
     worker_removal_begin(worker);
 }

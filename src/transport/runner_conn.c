@@ -152,9 +152,23 @@ static int handle_frame(struct runner_conn *conn, const struct frame *frame, str
         return 0;
     case FRAME_CREDIT: {
         struct message_credit credit;
-        if (message_credit_decode(frame->payload, frame->length, &credit) < 0 || credit.stream != WIRE_STDIN)
+        if (message_credit_decode(frame->payload, frame->length, &credit) < 0 ||
+            (credit.stream != WIRE_STDIN && credit.stream != WIRE_FILES))
             return malformed(frame, error);
-        handler->credit(conn->user, frame->task, credit.bytes);
+        if (credit.stream == WIRE_FILES)
+            handler->file_credit(conn->user, frame->task, credit.bytes);
+        else
+            handler->credit(conn->user, frame->task, credit.bytes);
+        return 0;
+    }
+    case FRAME_FILE:
+        handler->file(conn->user, frame->task, frame->payload, frame->length, (frame->flags & FRAME_FLAG_EOF) != 0);
+        return 0;
+    case FRAME_FILE_RESULT: {
+        struct message_file_result result;
+        if (message_file_result_decode(frame->payload, frame->length, &result) < 0)
+            return malformed(frame, error);
+        handler->file_result(conn->user, frame->task, &result);
         return 0;
     }
     case FRAME_EXIT: {
@@ -292,6 +306,31 @@ void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data
         put_frame(conn, FRAME_STDIN, eof && size == 0 ? FRAME_FLAG_EOF : 0, task, next, piece);
         next += piece;
     } while (size > 0);
+}
+
+int runner_conn_put(struct runner_conn *conn, uint32_t task, const struct message_put *put)
+{
+    uint8_t payload[MESSAGE_PUT_BYTES_MAX];
+    size_t size = message_put_encode(put, payload);
+    if (size == 0)
+        return -1;
+    put_frame(conn, FRAME_PUT, 0, task, payload, size);
+    return 0;
+}
+
+int runner_conn_get(struct runner_conn *conn, uint32_t task, const struct message_get *get)
+{
+    uint8_t payload[MESSAGE_GET_BYTES_MAX];
+    size_t size = message_get_encode(get, payload);
+    if (size == 0)
+        return -1;
+    put_frame(conn, FRAME_GET, 0, task, payload, size);
+    return 0;
+}
+
+void runner_conn_file(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof)
+{
+    put_frame(conn, FRAME_FILE, eof ? FRAME_FLAG_EOF : 0, task, data, size);
 }
 
 void runner_conn_credit(struct runner_conn *conn, uint32_t task, int stream, uint32_t bytes)

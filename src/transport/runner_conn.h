@@ -13,6 +13,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "wire/file.h"
 #include "wire/frame.h"
 #include "wire/message.h"
 
@@ -38,6 +39,10 @@ struct runner_handler {
     void (*output)(void *user, uint32_t task, int stream, const uint8_t *data, size_t size, bool eof);
     void (*credit)(void *user, uint32_t task, uint32_t bytes); /* for stdin */
     void (*exited)(void *user, uint32_t task, const struct message_exit *exit);
+    /* Of transfers, see wire/file.h: records out of the container; `eof`: the last ones. */
+    void (*file)(void *user, uint32_t task, const uint8_t *data, size_t size, bool eof);
+    void (*file_credit)(void *user, uint32_t task, uint32_t bytes);
+    void (*file_result)(void *user, uint32_t task, const struct message_file_result *result);
     void (*receipt)(void *user, const struct receipt *receipt);
     void (*pong)(void *user, const struct message_pong *pong);
     void (*log)(void *user, int level, const char *text);
@@ -69,6 +74,11 @@ bool runner_conn_ready(const struct runner_conn *conn);
 void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
                      const char *const env[]);
 void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof);
+/* -1 when a path is too long; then nothing is sent. */
+int runner_conn_put(struct runner_conn *conn, uint32_t task, const struct message_put *put);
+int runner_conn_get(struct runner_conn *conn, uint32_t task, const struct message_get *get);
+void runner_conn_file(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof);
+/* `stream`: WIRE_STDOUT, WIRE_STDERR or WIRE_FILES. */
 void runner_conn_credit(struct runner_conn *conn, uint32_t task, int stream, uint32_t bytes);
 void runner_conn_signal(struct runner_conn *conn, uint32_t task, uint32_t signal);
 void runner_conn_cancel(struct runner_conn *conn, uint32_t task, uint32_t grace_ms);

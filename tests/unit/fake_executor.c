@@ -219,6 +219,22 @@ int executor_task_stdin(struct task *task, const void *data, size_t size, bool e
     return 0;
 }
 
+int executor_task_file(struct task *task, const void *data, size_t size, bool eof, struct error *err)
+{
+    (void)task;
+    (void)data;
+    (void)size;
+    (void)eof;
+    (void)err;
+    return 0;
+}
+
+void executor_task_file_consumed(struct task *task, size_t size)
+{
+    (void)task;
+    (void)size;
+}
+
 void executor_task_winch(struct task *task, uint16_t rows, uint16_t columns)
 {
     (void)task;

@@ -31,6 +31,7 @@ if [ ! -s "$tar" ]; then
         exit 1
     fi
     rm -f "$part.log"
+    rm -f "$cache/debian-$suite-"*"-${recipe#*-}.tar" # by an older version of this script
     chmod 644 "$part"
     mv "$part" "$tar"
 fi

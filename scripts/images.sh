@@ -2,7 +2,7 @@
 # Images of every kind for the tests: warmpool-test-NAME:1, each with the probe of tests/images/probe.c at /probe. What is there
 # and was made by this recipe is left alone.
 #
-#     scripts/images.sh NAME...      scratch busybox debian tmp0755 nopasswd own volume etcvolume symlinks armv
+#     scripts/images.sh NAME...      scratch busybox debian tmp0755 nopasswd own volume etcvolume volumes9 upvolume symlinks armv
 #     scripts/images.sh example      warmpool-example:1, a Debian with the tools that `make example` uses
 #     scripts/images.sh --remove     all of them
 set -eu -o pipefail
@@ -60,6 +60,7 @@ image_own() { # everything that an image can say about how it wants to be starte
     config='"Entrypoint": ["/bin/false"], "Cmd": ["--never", "seen"], "User": "nobody", "WorkingDir": "/srv/app",
         "Env": ["PATH=/opt/bin:/bin", "GREETING=hello", "HOME=/opt", "NODE_ENV=testing"], "ExposedPorts": {"8080/tcp": {}},
         "Healthcheck": {"Test": ["CMD", "/bin/false"], "Interval": 1000000000, "Retries": 1}, "StopSignal": "SIGKILL",'
+    labels='"io.warmpool.instance": "another", "io.warmpool.type": "another", "maintainer": "somebody",'
 }
 image_volume() {
     busybox
@@ -71,6 +72,14 @@ image_volume() {
 image_etcvolume() {
     busybox
     config='"Volumes": {"/etc/app": {}},'
+}
+image_volumes9() {
+    busybox
+    config='"Volumes": {"/1": {}, "/2": {}, "/3": {}, "/4": {}, "/5": {}, "/6": {}, "/7": {}, "/8": {}, "/9": {}},'
+}
+image_upvolume() {
+    busybox
+    config='"Volumes": {"/data/../etc": {}},'
 }
 image_symlinks() {
     busybox
@@ -91,7 +100,7 @@ load() { # IMAGE LAYER.TAR
     local digest
     digest=$(sha256sum "$2" | cut -d ' ' -f 1)
     cat >"$work/config.json" <<END
-{"architecture": "$architecture", "os": "linux", "config": {$config "Labels": {"$label": "$recipe"}},
+{"architecture": "$architecture", "os": "linux", "config": {$config "Labels": {$labels "$label": "$recipe"}},
  "history": [{"created_by": "scripts/images.sh"}], "rootfs": {"type": "layers", "diff_ids": ["sha256:$digest"]}}
 END
     echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"$1\"], \"Layers\": [\"layer.tar\"]}]" >"$work/manifest.json"
@@ -105,7 +114,7 @@ for name in "$@"; do
     [ "$(docker image inspect --format "{{index .Config.Labels \"$label\"}}" "$image" 2>/dev/null)" != "$recipe" ] || continue
     rm -rf "$root"
     mkdir "$root"
-    config='' architecture=$native
+    config='' labels='' architecture=$native
     rm -f "$work/layer.tar"
     if [ "$name" = example ]; then
         tar=$("$here/scripts/debian-tar.sh" gcc libc6-dev make python3 cppcheck)

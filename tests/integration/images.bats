@@ -3,8 +3,9 @@ load helper
 
 setup_file() {
     local types=(scratch busybox debian tmp0755 nopasswd own volume symlinks) settings=() type
-    "$ROOT/scripts/images.sh" "${types[@]}" etcvolume armv
-    for type in "${types[@]}" etcvolume armv; do settings+=("agentConfigs.$type.image=warmpool-test-$type:1"); done
+    local refused=(etcvolume volumes9 upvolume armv)
+    "$ROOT/scripts/images.sh" "${types[@]}" "${refused[@]}"
+    for type in "${types[@]}" "${refused[@]}"; do settings+=("agentConfigs.$type.image=warmpool-test-$type:1"); done
     daemon_start "warmupAgentTypes=$(IFS=, && echo "${types[*]}")" "${settings[@]}" \
         agentConfigs.own.environment=FROM_PROFILE=yes agentConfigs.volume.tmpfsLimits=/data=1m \
         agentConfigs.writable.image=warmpool-test-busybox:1 agentConfigs.writable.readOnlyRootFs=false \
@@ -83,9 +84,11 @@ to  stdout" ]
 }
 
 @test "a container without /proc, /sys and /dev in its image has them" {
-    [ "$(wp_run scratch -- /probe read /proc/self/comm mode /dev/null mode /sys)" = 'probe
+    [ "$(wp_run scratch -- /probe read /proc/self/comm mode /dev/null mode /sys mode /etc/hosts mode /etc/resolv.conf)" = 'probe
 666 0:0
-555 0:0' ]
+555 0:0
+644 0:0
+644 0:0' ]
 }
 
 @test "a link is emptied where it leads" {
@@ -145,6 +148,11 @@ to  stdout" ]
     [ "$(inspect own '{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}')" = none ]
 }
 
+@test "LABELs are kept, but warmpool's own are warmpool's" {
+    [ "$(inspect own '{{.Config.Labels.maintainer}}')" = somebody ]
+    [ "$(inspect own '{{index .Config.Labels "io.warmpool.instance"}} {{index .Config.Labels "io.warmpool.type"}}')" = "$INSTANCE own" ]
+}
+
 @test "STOPSIGNAL does not reach tasks: they end by SIGTERM first" {
     run -124 wp_run own --timeout 300ms -- sh -c 'trap "echo told; exit 3" TERM; while :; do sleep 0.05; done'
     [[ $output == *told* ]]
@@ -174,6 +182,10 @@ to  stdout" ]
 @test "a VOLUME that cannot be emptied is refused, with the reason" {
     run -125 wp_run etcvolume -- /probe id
     [[ $output == *'VOLUME /etc/app, which cannot be emptied'* ]]
+    run -125 wp_run upvolume -- /probe id
+    [[ $output == *'VOLUME /data/../etc, which cannot be emptied'* ]]
+    run -125 wp_run volumes9 -- /probe id
+    [[ $output == *'it declares 9 VOLUMEs; at most 8 can be mounted'* ]]
 }
 
 @test "an image for another architecture is refused, with the reason" {

@@ -172,6 +172,9 @@ static int apply_tls(const struct endpoint *endpoint, CURL *easy)
     bad |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL); /* or else the system's authorities would be trusted as well */
     bad |= curl_easy_setopt(easy, CURLOPT_SSLCERT, endpoint->cert);
     bad |= curl_easy_setopt(easy, CURLOPT_SSLKEY, endpoint->key);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    bad |= curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L); /* a renewed file counts at once, not after a day */
+#endif
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
     bad |= curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);

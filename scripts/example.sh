@@ -38,12 +38,8 @@ expect() { # WHAT COMMAND...
 task() {
     local type=$1 from=$2 file=$3
     shift 3
-    # As tar streams on stdin and stdout; the command's own stdout comes as a file among them.
-    # shellcheck disable=SC2016
-    find "$from" -mindepth 1 -maxdepth 1 -printf "%P\n" | tar --create --directory "$from" --files-from - | wp run "$type" -i --json -- sh -c 'file=$1 && shift && tar -x || exit 125
-        "$@" >.stdout; code=$?; tar -cz .stdout "$file"; exit $code' task "$file" "$@" >"$place/raw" 2>"$place/$type.err" || true
-    jq -r .output "$place/raw" | base64 -d | tar -xz --directory "$results" || true
-    mv "$results/.stdout" "$place/stdout" && jq --rawfile said "$place/stdout" '.output = $said' "$place/raw" >"$place/$type.json"
+    wp run "$type" --json --copy-in "$from/.:/workspace" --copy-out "/workspace/$file:$results/$file" -- "$@" \
+        >"$place/$type.json" 2>"$place/$type.err" </dev/null || true
     jq -e .outcome "$place/$type.json" >/dev/null 2>&1 || {
         echo "example: $type's task gave no result: $(cat "$place/$type.err")" >&2
         exit 1
@@ -90,12 +86,11 @@ head -n 3 "$results/review.txt" | cut -c 1-110 | sed 's/^/  /'
 
 title "what they took"
 {
-    echo "task code hit ms cpu_ms memory_MiB written_KiB"
+    echo "task code hit ms cpu_ms memory_MiB"
     for type in coder tester reviewer; do
-        of "$type" "[\"$type\", .exitCode, .hit, .duration, .resourcesUsed.cpuTime, ((.resourcesUsed.maxMemory // 0) / 1048576 | floor),
-            ((.resourcesUsed.diskIO // 0) / 1024 | floor)] | map(if type == \"number\" then round else . end) | join(\" \") + \"\n\""
+        of "$type" "[\"$type\", .exitCode, .hit, .duration, .resourcesUsed.cpuTime, ((.resourcesUsed.maxMemory // 0) / 1048576 | floor)] | map(if type == \"number\" then round else . end) | join(\" \") + \"\n\""
     done
-} | awk '{ printf "  %-10s %5s %6s %8s %8s %11s %12s\n", $1, $2, $3, $4, $5, $6, $7 }'
+} | awk '{ printf "  %-10s %5s %6s %8s %8s %11s\n", $1, $2, $3, $4, $5, $6 }'
 [ "$results" = "$place/results" ] || echo "  the files are in $results"
 
 title "warmpool down"

@@ -172,6 +172,21 @@ to  stdout" ]
     [ "${lines[1]}" -le 16777216 ]
 }
 
+@test "files go in and out, through a link for /tmp and of VOLUMEs" {
+    local file=$PLACE/file type at
+    head -c 100000 /dev/urandom >"$file"
+    for type in scratch debian tmp0755 nopasswd own symlinks; do
+        wp_run $type --copy-in "$file:/tmp/" --copy-out "/tmp/file:$PLACE/$type" -- /probe mode /tmp/file
+        cmp "$file" "$PLACE/$type"
+    done
+    for at in /data /workspace/cache; do
+        eventually 5 pool_settles volume 1
+        rm -f "$PLACE/back"
+        wp_run volume --copy-in "$file:$at/" --copy-out "$at/file:$PLACE/back" -- /probe mode $at/file
+        cmp "$file" "$PLACE/back"
+    done
+}
+
 @test "a container's volumes carry the instance's label, those of the image too" {
     eventually 5 pool_settles volume 1
     for volume in $(inspect volume '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}'); do

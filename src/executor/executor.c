@@ -82,6 +82,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
         return NULL;
     }
     owner->transport = transport_of(executor, profile);
+    owner->gvisor = strstr(profile->runtime, "runsc") != NULL || strstr(profile->runtime, "gvisor") != NULL;
     pool_init(&owner->pool, &executor->set, &limits, clock_us());
     owner->executor = executor;
     owner->profile = profile;

@@ -110,6 +110,7 @@ struct agent_pool {
     bool warmup; /* of warmupAgentTypes */
     struct image *image;
     enum transport_choice transport;
+    bool gvisor; /* its runtime is */
 };
 
 /* --- images (image.c) ------------------------------------------------------------------------------- */
@@ -154,6 +155,8 @@ void images_preload(struct executor *executor);
  * container of the pool's own image is made, never started, for the sake of the upload. */
 enum runner_volume_state { VOLUME_ABSENT, VOLUME_MAKING, VOLUME_READY };
 
+#define RUNNER_READABLE "runner-readable" /* in the volume, beside "runner" */
+
 struct runner_volume {
     enum runner_volume_state state;
     bool exists; /* it has to be removed at the end */
@@ -174,6 +177,7 @@ struct worker {
     struct attachment *attachment;    /* of the other; NULL while there is none */
     struct list volume_wait;          /* in runner_volume.waiting */
     uint8_t token[SYNC_TOKEN_BYTES];
+    bool stream_ended;    /* before the runner had said anything */
     uint64_t detached_us; /* since when the stream is broken; 0: it is not */
     uint64_t spoken_us;   /* when it was last told that we live */
     struct runner_conn *conn;

@@ -9,27 +9,32 @@
 
 extern const unsigned char warmpool_runner_begin[], warmpool_runner_end[];
 
-/* A tar with one file: the runner, root's, execute-only. */
-static int make_tar(struct runner_volume *volume, struct error *err)
+static bool add_runner(struct archive *archive, const char *name, unsigned mode)
 {
     size_t size = (size_t)(warmpool_runner_end - warmpool_runner_begin);
-    size_t room = size + TAR_MARGIN;
+    struct archive_entry *entry = archive_entry_new();
+    if (entry == NULL)
+        return false;
+    archive_entry_set_pathname(entry, name);
+    archive_entry_set_filetype(entry, AE_IFREG);
+    archive_entry_set_perm(entry, (mode_t)mode);
+    archive_entry_set_size(entry, (int64_t)size);
+    bool added = archive_write_header(archive, entry) == ARCHIVE_OK &&
+                 archive_write_data(archive, warmpool_runner_begin, size) == (la_ssize_t)size;
+    archive_entry_free(entry);
+    return added;
+}
+
+/* A tar with the runner, root's and execute-only, and once more for gVisor, which executes only what it may read. */
+static int make_tar(struct runner_volume *volume, struct error *err)
+{
+    size_t room = 2 * (size_t)(warmpool_runner_end - warmpool_runner_begin) + TAR_MARGIN;
     volume->tar = malloc(room);
     struct archive *archive = archive_write_new();
-    struct archive_entry *entry = archive_entry_new();
-    bool made = volume->tar != NULL && archive != NULL && entry != NULL;
-    if (made) {
-        archive_entry_set_pathname(entry, "runner");
-        archive_entry_set_filetype(entry, AE_IFREG);
-        archive_entry_set_perm(entry, 0711);
-        archive_entry_set_size(entry, (int64_t)size);
-        made = archive_write_set_format_ustar(archive) == ARCHIVE_OK &&
-               archive_write_open_memory(archive, volume->tar, room, &volume->tar_size) == ARCHIVE_OK &&
-               archive_write_header(archive, entry) == ARCHIVE_OK &&
-               archive_write_data(archive, warmpool_runner_begin, size) == (la_ssize_t)size &&
-               archive_write_close(archive) == ARCHIVE_OK;
-    }
-    archive_entry_free(entry);
+    bool made = volume->tar != NULL && archive != NULL && archive_write_set_format_ustar(archive) == ARCHIVE_OK &&
+                archive_write_open_memory(archive, volume->tar, room, &volume->tar_size) == ARCHIVE_OK &&
+                add_runner(archive, "runner", 0711) && add_runner(archive, RUNNER_READABLE, 0755) &&
+                archive_write_close(archive) == ARCHIVE_OK;
     archive_write_free(archive);
     return made ? 0 : error_set(err, ERROR_NOMEM, "out of memory for the runner's archive");
 }

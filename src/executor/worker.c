@@ -68,7 +68,7 @@ static void creation_failed(struct worker *worker, const struct error *error)
     owner->last_error = *error;
     pool_create_failed(&owner->pool, clock_us(), executor_random(executor));
     log_warn(executor->log, "%s: a container could not be made: %s", owner->profile->agent_type, error->message);
-    if (error->code == ERROR_UNAVAILABLE)
+    if (error->code == ERROR_UNAVAILABLE && !worker->stream_ended)
         executor_engine_failed(executor, error);
     worker_retire(worker, "could not be made: %s", error->message);
     executor_kick(executor);
@@ -103,6 +103,11 @@ static void on_inspected(void *user, const struct container_status *status, cons
     }
     worker->pid = status->pid;
     snprintf(worker->network_id, sizeof worker->network_id, "%s", status->network_id);
+    if (worker->stream_ended) {
+        error_set(&failure, ERROR_UNAVAILABLE, "the engine ended its attach stream");
+        creation_failed(worker, &failure);
+        return;
+    }
     if (!worker->attached && socket_listener_start(worker->listener, worker->pid, &failure) < 0)
         creation_failed(worker, &failure);
 }
@@ -551,7 +556,12 @@ void worker_attach_closed(struct worker *worker, const struct error *error)
     if (worker_ending(worker))
         return;
     bool is_new = worker->container.state == CONTAINER_CREATING || worker->container.state == CONTAINER_CONNECTING;
-    if (is_new && worker->detached_us == 0)
+    if (is_new && worker->detached_us == 0 && worker->container.state == CONTAINER_CONNECTING &&
+        error->code == ERROR_UNAVAILABLE && !worker->stream_ended) {
+        worker->stream_ended = true; /* with the container, most likely: the engine says how */
+        worker->pending++;
+        engine_container_inspect(worker->owner->executor->engine, worker->id, on_inspected, worker);
+    } else if (is_new && worker->detached_us == 0)
         creation_failed(worker, error);
     else if (error->code == ERROR_NOT_FOUND || error->code == ERROR_CONFLICT)
         worker_check(worker); /* which says how it ended */

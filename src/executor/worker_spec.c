@@ -177,6 +177,8 @@ void worker_create(struct worker *worker, engine_id_fn *done)
 
     snprintf(parts.orphan, sizeof parts.orphan, "%llu", (unsigned long long)executor->config->orphan_timeout_ms);
     parts.entrypoint[0] = RUNNER_DIRECTORY "/runner";
+    if (worker->attached && worker->owner->gvisor)
+        parts.entrypoint[0] = RUNNER_DIRECTORY "/" RUNNER_READABLE;
     size_t arguments = 1;
     if (worker->attached) {
         parts.entrypoint[arguments++] = "--attach";

@@ -197,6 +197,7 @@ int main(int argc, char *argv[])
     runner->input = runner->input_small;
     runner->input_size = sizeof runner->input_small;
     runner->task.out.fd = runner->task.err.fd = runner->task.stdin_fd = runner->task.terminal_fd = -1;
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* is so from exec on where the file can only be executed */
     umask(022);
     open_standard_descriptors(runner);
     if (runner->socket_path == NULL && !link_open_attach(runner)) {

@@ -151,7 +151,7 @@ all_idle() { [ "$(pool_of coder '[.idle, .unhealthy, .creating] | @tsv')" = "2	0
     run ! wp_run coder -- sh -c 'cat /proc/1/environ'
     run ! wp_run coder -- sh -c 'ls /proc/1/fd/'
     run ! wp_run coder -- sh -c 'echo x >/.warmpool/runner'
-    [ "$(wp_run coder -- ls -A /.warmpool)" = runner ]
+    [ "$(wp_run coder -- ls -A /.warmpool)" = $'runner\nrunner-readable' ]
 }
 
 @test "the runner's volume that somebody emptied is filled again" {

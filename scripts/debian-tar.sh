@@ -5,7 +5,7 @@
 #     scripts/debian-tar.sh [PACKAGE...]
 set -eu
 
-cache=${WARMPOOL_IMAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/warmpool}
+cache=${WARMPOOL_IMAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/warmpool}
 packages=$(echo "$*" | tr ' ' ',')
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
 recipe=$(cksum <"$0" | cut -d ' ' -f 1)-$(echo "$suite $packages" | cksum | cut -d ' ' -f 1)

@@ -295,6 +295,41 @@ static int override_type(struct loader *loader, const struct config_override *ov
 /* --- all together
  * ---------------------------------------------------------------------------------------------------------- */
 
+const char *config_registry_auth(const struct config *config, const char *name)
+{
+    size_t length = strlen(name);
+    for (char **pair = config->registry_auth; *pair != NULL; pair++)
+        if (strncmp(*pair, name, length) == 0 && (*pair)[length] == '=')
+            return *pair + length + 1;
+    return NULL;
+}
+
+static int check_registry_auth(const struct config *config, struct error *err)
+{
+    static const char *const known[] = {"username", "password", "passwordFile", "identityToken"};
+    for (char **pair = config->registry_auth; *pair != NULL; pair++) {
+        size_t length = strcspn(*pair, "=");
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+            found = found || (strlen(known[i]) == length && strncmp(*pair, known[i], length) == 0);
+        if (!found)
+            return error_set(
+                err, ERROR_INVALID,
+                "registryAuth: \"%.*s\" is not known; username, password, passwordFile and identityToken are",
+                length > 64 ? 64 : (int)length, *pair);
+    }
+    bool user = config_registry_auth(config, "username") != NULL,
+         token = config_registry_auth(config, "identityToken") != NULL;
+    bool password = config_registry_auth(config, "password") != NULL,
+         file = config_registry_auth(config, "passwordFile") != NULL;
+    if (*config->registry_auth == NULL || (token && !user && !password && !file) ||
+        (!token && user && password != file))
+        return 0;
+    return error_set(
+        err, ERROR_INVALID,
+        "registryAuth needs a username with either a password or a passwordFile, or an identityToken alone");
+}
+
 static int check_all(struct loader *loader)
 {
     struct config *config = loader->config;
@@ -321,6 +356,8 @@ static int check_all(struct loader *loader)
                 "cleanupBetweenTasks false lets one task meet what another left; to allow it put no-cleanup into "
                 "allowUnsafe");
     }
+    if (check_registry_auth(config, loader->err) < 0)
+        return -1;
     if (profile_check(config, &config->defaults, loader->given, loader->err) < 0)
         return -1;
     for (size_t i = 0; i < loader->draft_count; i++)

@@ -39,6 +39,7 @@ struct profile {
     char *agent_type;
     /* container */
     char *image;            /* image, else dockerImage */
+    char *docker_registry;  /* dockerRegistry, "": none */
     char *user;             /* "swarm:swarm": a numeric uid of the container's own; anything else is passed on */
     uint64_t memory_bytes;  /* memory */
     uint32_t cpu_milli;     /* cpus; 0: no limit */
@@ -83,6 +84,8 @@ struct config {
     char *state_dir; /* absolute */
     char *socket;    /* absolute */
     enum log_level log_level;
+    char **registry_auth; /* registryAuth: NAME=VALUE, NULL-terminated, never NULL */
+    bool preload_common_images;
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
     uint32_t max_concurrent_creates;
     uint32_t max_total_containers;
@@ -130,6 +133,9 @@ char *config_default_state_dir(void);
  * "64m", "512MB", "1g", "4096" bytes; binary multiples. -1 when malformed or out of range. */
 int parse_duration_ms(const char *text, uint64_t *milliseconds);
 int parse_size_bytes(const char *text, uint64_t *bytes);
+
+/* A member of registryAuth; NULL when it is not there. */
+const char *config_registry_auth(const struct config *config, const char *name);
 
 /* Prints the option table as Markdown (docs/CONFIGURATION.md), or the effective configuration as YAML. Into `out`. */
 struct buffer;

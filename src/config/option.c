@@ -673,13 +673,20 @@ static void print_strings(struct buffer *out, char **list)
     buffer_append_string(out, "]");
 }
 
-static void print_pairs(struct buffer *out, char **list)
+/* What a login consists of is nobody's to read. */
+static bool is_secret(const struct option *option, const char *name, size_t length)
+{
+    return strcmp(option->key, "registryAuth") == 0 && ((length == 8 && strncmp(name, "password", 8) == 0) ||
+                                                        (length == 13 && strncmp(name, "identityToken", 13) == 0));
+}
+
+static void print_pairs(const struct option *option, struct buffer *out, char **list)
 {
     buffer_append_string(out, "{");
     for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
         const char *equals = strchr(list[i], '=');
         buffer_printf(out, "%s%.*s: ", i > 0 ? ", " : "", (int)(equals - list[i]), list[i]);
-        print_text(out, equals + 1);
+        print_text(out, is_secret(option, list[i], (size_t)(equals - list[i])) ? "***" : equals + 1);
     }
     buffer_append_string(out, "}");
 }
@@ -724,7 +731,7 @@ void option_print(const struct option *option, const void *record, struct buffer
     } else if (option->type == TYPE_STRINGS || option->type == TYPE_TYPES) {
         print_strings(out, *(char **const *)field);
     } else if (option->type == TYPE_PAIRS) {
-        print_pairs(out, *(char **const *)field);
+        print_pairs(option, out, *(char **const *)field);
     } else if (is_list(option)) {
         print_profile_list(option, record, out);
     } else {

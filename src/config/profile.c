@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "config/internal.h"
+#include "config/reference.h"
 
 static const struct {
     const char *agent_type, *memory, *cpus, *environment;
@@ -212,6 +213,8 @@ int profile_check(const struct config *config, struct profile *profile, const bo
         return error_set(err, ERROR_INVALID, "%s: networkMode must not be empty", profile->agent_type);
     if (profile->image[0] == '\0')
         return error_set(err, ERROR_INVALID, "%s: dockerImage must not be empty", profile->agent_type);
+    if (reference_check(profile->image, err) < 0)
+        return error_prefix(err, "%s: dockerImage", profile->agent_type);
     return check_unsafe(config, profile, err) < 0 || check_sizes(profile, given, err) < 0 ||
                    check_tmpfs(profile, err) < 0
                ? -1

@@ -73,7 +73,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
                                  /* No reset finds what a task wrote into the image. */
                                  .reuse = profile->enable_container_reuse && profile->read_only_root,
                                  .on_demand = executor->mode == EXECUTOR_FRESH};
-    owner->image = image_of(executor, profile->image);
+    owner->image = image_of(executor, profile);
     if (owner->image == NULL) {
         hash_remove(&executor->pools_by_type, &owner->by_type);
         free(owner);

@@ -1,13 +1,32 @@
 #include "executor/internal.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-struct image *image_of(struct executor *executor, const char *reference)
+#include "base/cleanup.h"
+#include "config/reference.h"
+
+#define PASSWORD_MAX  4096U
+#define DEFAULT_IMAGE "warmpool-agent" /* is made on this machine; of that name elsewhere it would be somebody else's  \
+                                        */
+
+static void image_free(struct image *image)
 {
+    free(image->reference);
+    free(image->registry);
+    free(image->pulled);
+    free(image);
+}
+
+struct image *image_of(struct executor *executor, const struct profile *profile)
+{
+    const char *reference = profile->image;
     list_for_each (node, &executor->images) {
         struct image *image = list_entry(node, struct image, link);
-        if (strcmp(image->reference, reference) == 0)
+        if (strcmp(image->reference, reference) == 0 && strcmp(image->registry, profile->docker_registry) == 0)
             return image;
     }
     struct image *image = calloc(1, sizeof *image);
@@ -15,11 +34,10 @@ struct image *image_of(struct executor *executor, const char *reference)
         return NULL;
     image->executor = executor;
     image->reference = strdup(reference);
-    image->pulled = strdup(reference);
-    if (image->reference == NULL || image->pulled == NULL) {
-        free(image->reference);
-        free(image->pulled);
-        free(image);
+    image->registry = strdup(profile->docker_registry);
+    image->pulled = reference_at(profile->docker_registry, reference);
+    if (image->reference == NULL || image->pulled == NULL || image->registry == NULL) {
+        image_free(image);
         return NULL;
     }
     list_push_back(&executor->images, &image->link);
@@ -31,9 +49,7 @@ void images_free(struct executor *executor)
     list_for_each_safe (node, &executor->images) {
         struct image *image = list_entry(node, struct image, link);
         list_remove(&image->link);
-        free(image->reference);
-        free(image->pulled);
-        free(image);
+        image_free(image);
     }
 }
 
@@ -145,21 +161,86 @@ static void on_pulled(void *user, const struct error *error)
         return;
     }
     struct error full;
-    error_set(&full, error->code,
-              "it is not there and could not be pulled: %.300s (`warmpool image build` makes the default image)",
-              error->message);
+    error_set(&full, error->code, "it is not there and could not be pulled: %.380s", error->message);
     image_settle(image, &full);
+}
+
+static int read_password(const char *path, char password[PASSWORD_MAX], struct error *err)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, password, PASSWORD_MAX - 1);
+    if (got < 0)
+        return error_errno(err, errno, "registryAuth: reading passwordFile %.200s", path);
+    password[got] = '\0';
+    password[strcspn(password, "\r\n")] = '\0';
+    return 0;
+}
+
+/* The login is for dockerRegistry, or for Docker Hub where none is set: no other registry gets to see it. */
+static bool login_is_for(const struct image *image)
+{
+    size_t length = strcspn(image->registry, "/");
+    if (image->registry[0] == '\0')
+        return !reference_names_registry(image->pulled);
+    return strncmp(image->pulled, image->registry, length) == 0 && image->pulled[length] == '/';
+}
+
+static void pull(struct image *image)
+{
+    struct executor *executor = image->executor;
+    const struct config *config = executor->config;
+    char password[PASSWORD_MAX] = "", server[256] = "";
+    struct error error = ERROR_INIT;
+    if (reference_names_registry(image->pulled))
+        snprintf(server, sizeof server, "%.*s", (int)strcspn(image->pulled, "/"), image->pulled);
+    struct registry_auth auth = {.username = config_registry_auth(config, "username"),
+                                 .password = config_registry_auth(config, "password"),
+                                 .identity_token = config_registry_auth(config, "identityToken"),
+                                 .server = server[0] != '\0' ? server : NULL};
+    const char *file = config_registry_auth(config, "passwordFile");
+    bool login = (auth.username != NULL || auth.identity_token != NULL) && login_is_for(image);
+    if (login && file != NULL && read_password(file, password, &error) < 0) {
+        image_settle(image, &error);
+        return;
+    }
+    if (file != NULL)
+        auth.password = password;
+    image->state = IMAGE_PULLING;
+    log_info(executor->log, "pulling %s", image->pulled);
+    engine_image_pull(executor->engine, image->pulled, login ? &auth : NULL, on_progress, on_pulled, image);
+    explicit_bzero(password, sizeof password);
+}
+
+static void on_inspected_there(void *user, const struct image_status *status, const struct error *error)
+{
+    struct image *image = user;
+    if (error == NULL)
+        image_found(image, status);
+    else if (error->code == ERROR_NOT_FOUND && !image->executor->closing)
+        pull(image);
+    else
+        image_settle(image, error);
+}
+
+static bool made_here(const struct image *image)
+{
+    size_t length = strlen(DEFAULT_IMAGE);
+    return image->registry[0] == '\0' && strncmp(image->reference, DEFAULT_IMAGE, length) == 0 &&
+           (image->reference[length] == ':' || image->reference[length] == '\0');
 }
 
 static void on_inspected(void *user, const struct image_status *status, const struct error *error)
 {
     struct image *image = user;
+    struct error missing = ERROR_INIT;
     if (error == NULL) {
         image_found(image, status);
+    } else if (error->code == ERROR_NOT_FOUND && made_here(image)) {
+        error_set(&missing, ERROR_NOT_FOUND, "it is not there: `warmpool image build --tag %.100s` makes it",
+                  image->reference);
+        image_settle(image, &missing);
     } else if (error->code == ERROR_NOT_FOUND && !image->executor->closing) {
-        image->state = IMAGE_PULLING;
-        log_info(image->executor->log, "pulling %s", image->pulled);
-        engine_image_pull(image->executor->engine, image->pulled, NULL, on_progress, on_pulled, image);
+        engine_image_inspect(image->executor->engine, image->pulled, on_inspected_there, image);
     } else {
         if (error->code == ERROR_UNAVAILABLE)
             executor_engine_failed(image->executor, error);
@@ -173,19 +254,29 @@ void image_want(struct image *image)
         return;
     image->state = IMAGE_ASKING;
     image->bytes = image->total_bytes = 0;
-    engine_image_inspect(image->executor->engine, image->reference, on_inspected, image);
+    /* One that was pinned stays the one it was, whatever its tag means by now. */
+    engine_image_inspect(image->executor->engine, image->id[0] != '\0' ? image->id : image->reference, on_inspected,
+                         image);
 }
 
 void image_lost(struct image *image)
 {
-    if (image->state == IMAGE_READY)
-        image->state = IMAGE_UNKNOWN;
+    if (image->state != IMAGE_READY)
+        return;
+    image->state = IMAGE_UNKNOWN;
+    char *pinned = image->digest[0] != '\0' ? reference_pinned(image->pulled, image->digest) : NULL;
+    if (pinned != NULL) {
+        free(image->pulled);
+        image->pulled = pinned;
+    } else {
+        image->id[0] = '\0'; /* no registry knows it: what has its name now is taken */
+    }
 }
 
 void images_preload(struct executor *executor)
 {
     for (size_t i = 0; i < executor->config->profile_count; i++) {
-        struct image *image = image_of(executor, executor->config->profiles[i].image);
+        struct image *image = image_of(executor, &executor->config->profiles[i]);
         if (image != NULL)
             image_want(image);
     }

@@ -128,6 +128,7 @@ struct image {
     struct executor *executor;
     enum image_state state;
     char *reference; /* as configured */
+    char *registry;  /* dockerRegistry of it; "" */
     char *pulled;    /* as pulled: with the registry and, once known, by digest */
     char id[80];     /* "sha256:..."; containers are made of this */
     char digest[80]; /* "" unless pulled or known by one */
@@ -139,8 +140,8 @@ struct image {
     size_t volume_count;
 };
 
-/* The image of a reference; made on first use. NULL when memory runs out. */
-struct image *image_of(struct executor *executor, const char *reference);
+/* The image that a profile names; made on first use. NULL when memory runs out. */
+struct image *image_of(struct executor *executor, const struct profile *profile);
 /* Begins to find out or to pull, unless that goes on or is done; executor_kick() follows its end. */
 void image_want(struct image *image);
 /* The engine does not have it any more. */

@@ -11,6 +11,8 @@ static void sweep_done(struct executor *executor)
 {
     executor->sweeping = false;
     executor->swept = true;
+    if (executor->config->preload_common_images && executor->mode == EXECUTOR_POOLED && !executor->closing)
+        images_preload(executor);
     executor_kick(executor);
 }
 

@@ -80,8 +80,8 @@ static void test_only_the_diagrams_edges_are_legal(void **state)
     (void)state;
     static const char legal[CONTAINER_STATES][CONTAINER_STATES + 1] = {
         /*             cnIbru TMSg */
-        [CONTAINER_CREATING] = ".x....x...",  [CONTAINER_CONNECTING] = "..x...x...",
-        [CONTAINER_IDLE] = "...x.xx...",      [CONTAINER_BUSY] = "....x.x...",
+        [CONTAINER_CREATING] = ".x....x...",  [CONTAINER_CONNECTING] = "..x..xx...",
+        [CONTAINER_IDLE] = ".x.x.xx...",      [CONTAINER_BUSY] = "....x.x...",
         [CONTAINER_RESETTING] = "..x...x...", [CONTAINER_UNHEALTHY] = "..x...x...",
         [CONTAINER_RETIRING] = ".......x..",  [CONTAINER_REMOVING] = "........xx",
         [CONTAINER_STUCK] = ".......x..",     [CONTAINER_GONE] = "..........",

@@ -31,6 +31,8 @@ static void call_free(struct call *call)
     buffer_free(&call->path);
     json_decref(call->json);
     free(call->body);
+    pull_free(call->pull);
+    free(call->header);
     free(call->what);
     free(call->key);
     free(call->value);
@@ -191,6 +193,13 @@ static void call_dispatch(struct call *call)
             request.content_type = "application/json";
             request.body = call->body;
             request.body_size = strlen(call->body);
+        }
+        request.header = call->header;
+        if (call->pull != NULL) {
+            request.no_deadline = true;
+            request.stall_ms = PULL_STALL_MS;
+            request.opened = pull_opened;
+            request.data = pull_data;
         }
         if (http_send(call->docker->http, &request) < 0)
             r = set_nomem(&error);

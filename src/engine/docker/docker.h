@@ -69,6 +69,8 @@ struct call {
     const void *upload; /* instead of `json`, not owned */
     size_t upload_size;
     unsigned tries;
+    struct pull *pull;  /* the answer is the stream of one, owned; NULL: it is not */
+    char *header;       /* owned; one more for the request */
     bool progress;      /* the answer is a stream of JSON values in which an error may hide */
     struct error error; /* what is wrong with the arguments: answered instead of asking the engine */
 };
@@ -130,6 +132,11 @@ void streams_version_settled(struct docker *docker, const struct error *error);
 void streams_cancel(struct docker *docker);
 
 /* pull.c */
+struct pull;
+void pull_opened(void *user);
+int pull_data(void *user, const char *data, size_t size, struct error *err); /* `user`: its call */
+void pull_free(struct pull *pull);
+#define PULL_STALL_MS 120000U
 void docker_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
                        engine_pull_fn *progress, engine_done_fn *done, void *user);
 

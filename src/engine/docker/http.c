@@ -106,6 +106,8 @@ static size_t on_body(char *data, size_t unit, size_t count, void *user)
         return 0;
     }
     buffer_append(&request->body, data, size);
+    if (request->call.stall_ms != 0)
+        request->since_ms = now_ms();
     return request->body.failed ? 0 : size;
 }
 
@@ -148,13 +150,16 @@ static uint64_t deadline_of(const struct http_request *request, bool waits)
     uint64_t since = request->since_ms;
     if (waits && since < http->answered_ms)
         since = http->answered_ms;
+    if (request->call.stall_ms != 0)
+        return request->since_ms + request->call.stall_ms;
     return since + http->timeout_ms;
 }
 
 /* An endless answer has a deadline until its head is there. */
 static bool request_expires(const struct http_request *request)
 {
-    return !request->call.no_deadline || (request->call.opened != NULL && !request->opened);
+    return !request->call.no_deadline || request->call.stall_ms != 0 ||
+           (request->call.opened != NULL && !request->opened);
 }
 
 static void list_expire(struct http *http, struct list *list, uint64_t now, uint64_t *next)
@@ -167,7 +172,7 @@ static void list_expire(struct http *http, struct list *list, uint64_t now, uint
         if (deadline <= now) {
             struct error error = ERROR_INIT;
             error_set(&error, ERROR_TIMEOUT, "the engine at %s gave no answer within %" PRIu32 " ms",
-                      http->endpoint->name, http->timeout_ms);
+                      http->endpoint->name, request->call.stall_ms != 0 ? request->call.stall_ms : http->timeout_ms);
             request_fail(request, &error);
         } else if (deadline < *next) {
             *next = deadline;

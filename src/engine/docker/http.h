@@ -39,6 +39,7 @@ struct http_call {
      * collecting them. `data` returns -1 with `err` set to end the request with that error. NULL: none. */
     void (*opened)(void *user);
     int (*data)(void *user, const char *data, size_t size, struct error *err);
+    uint32_t stall_ms; /* with `data`: nothing came for so long, and it ends with ERROR_TIMEOUT; 0: never */
     http_done_fn *done;
     void *user;
 };

@@ -1,114 +1,238 @@
+/* A reference's first part is a host when it has a dot, a colon or a capital letter, or is "localhost"; so "team/image"
+ * names none. */
 #include "config/reference.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buffer.h"
+#define TEXT_MAX 512
 
-#define REFERENCE_MAX 400U
-#define TAG_MAX       128U
-#define DIGEST_DIGITS 64U
-
-static int wrong(const char *reference, const char *what, struct error *err)
+static bool is_low(char c)
 {
-    return error_set(err, ERROR_INVALID,
-                     "\"%.100s\" is no image reference: %s; as registry.example:5000/team/image:tag", reference, what);
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
 
-static const char *last_component(const char *reference)
+static bool is_word(char c)
 {
-    const char *slash = strrchr(reference, '/');
-    return slash != NULL ? slash + 1 : reference;
+    return is_low(c) || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-/* Where the name ends: at the tag, the digest or the end. */
-static size_t name_length(const char *reference)
+/* Letters and digits in small, with one '.', one or two '_' or any number of '-' between them. */
+static bool path_part_valid(const char *part, size_t length)
 {
-    const char *last = last_component(reference);
-    return (size_t)(last - reference) + strcspn(last, ":@");
-}
-
-bool reference_names_registry(const char *reference)
-{
-    size_t length = strcspn(reference, "/");
-    if (reference[length] == '\0')
+    if (length == 0 || !is_low(part[0]) || !is_low(part[length - 1]))
         return false;
-    return memchr(reference, '.', length) != NULL || memchr(reference, ':', length) != NULL ||
-           (length == 9 && strncmp(reference, "localhost", 9) == 0);
+    for (size_t i = 0; i < length; i++) {
+        if (is_low(part[i]))
+            continue;
+        size_t run = 1;
+        while (part[i + run] == part[i])
+            run++;
+        if (!is_low(part[i + run]) || !(part[i] == '-' || (part[i] == '_' && run <= 2) || (part[i] == '.' && run == 1)))
+            return false;
+        i += run;
+    }
+    return true;
 }
 
-static bool component_sound(const char *component, size_t length)
+static bool path_valid(const char *path)
+{
+    for (;;) {
+        size_t length = strcspn(path, "/");
+        if (!path_part_valid(path, length))
+            return false;
+        if (path[length] == '\0')
+            return true;
+        path += length + 1;
+    }
+}
+
+static bool port_valid(const char *port, size_t length)
+{
+    unsigned number = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (port[i] < '0' || port[i] > '9' || number > 65535)
+            return false;
+        number = number * 10 + (unsigned)(port[i] - '0');
+    }
+    return length > 0 && number > 0 && number <= 65535;
+}
+
+static bool ipv6_valid(const char *text, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        char c = component[i];
-        bool inner = i > 0 && i + 1 < length;
-        if (!islower((unsigned char)c) && !isdigit((unsigned char)c) && !(inner && strchr("._-", c) != NULL))
+        if (!isxdigit((unsigned char)text[i]) && text[i] != ':')
+            return false;
+    }
+    return length >= 2;
+}
+
+static bool host_name_valid(const char *host, size_t length)
+{
+    if (length >= 2 && host[0] == '[' && host[length - 1] == ']')
+        return ipv6_valid(host + 1, length - 2);
+    for (size_t i = 0; i < length; i++) {
+        bool edge = i == 0 || i + 1 == length || host[i - 1] == '.' || host[i + 1] == '.';
+        if (!isalnum((unsigned char)host[i]) && (edge || (host[i] != '-' && host[i] != '.')))
             return false;
     }
     return length > 0;
 }
 
-int reference_check(const char *reference, struct error *err)
+static bool host_valid(const char *host, size_t length)
 {
-    size_t length = strlen(reference), name = name_length(reference), at = 0;
-    if (length == 0 || length > REFERENCE_MAX)
-        return wrong(reference, length == 0 ? "it is empty" : "it is longer than 400 bytes", err);
-    if (strlen(reference) == 7 + DIGEST_DIGITS && strncmp(reference, "sha256:", 7) == 0)
-        return 0; /* an image's id */
-    if (reference_names_registry(reference)) {
-        size_t host = strcspn(reference, "/");
-        if (strspn(reference, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") < host)
-            return wrong(reference, "the registry's name has a character that none has", err);
-        at = host + 1;
+    const char *bracket = memchr(host, ']', length), *colon = NULL;
+    size_t skip = bracket != NULL ? (size_t)(bracket - host) : 0;
+    colon = memchr(host + skip, ':', length - skip);
+    if (colon == NULL)
+        return host_name_valid(host, length);
+    return host_name_valid(host, (size_t)(colon - host)) && port_valid(colon + 1, length - (size_t)(colon + 1 - host));
+}
+
+static bool is_host(const char *part, size_t length)
+{
+    if (length == strlen("localhost") && memcmp(part, "localhost", length) == 0)
+        return true;
+    for (size_t i = 0; i < length; i++) {
+        if (part[i] == '.' || part[i] == ':' || (part[i] >= 'A' && part[i] <= 'Z'))
+            return true;
     }
-    while (at < name) {
-        size_t part = strcspn(reference + at, "/");
-        if (part > name - at)
-            part = name - at;
-        if (!component_sound(reference + at, part))
-            return wrong(reference, "the name is of a-z 0-9 and . _ - between them", err);
-        at += part + 1;
+    return false;
+}
+
+static bool tag_valid(const char *tag)
+{
+    if (!is_word(tag[0]))
+        return false;
+    for (const char *c = tag; *c != '\0'; c++) {
+        if (!is_word(*c) && *c != '.' && *c != '-')
+            return false;
     }
-    if (at <= name && reference[name] != '\0' && name == 0)
-        return wrong(reference, "the name is missing", err);
-    const char *rest = reference + name;
-    if (*rest == ':') {
-        size_t tag = strspn(++rest, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
-        if (tag == 0 || tag > TAG_MAX || strchr(".-", *rest) != NULL || (rest[tag] != '\0' && rest[tag] != '@'))
-            return wrong(reference, "the tag is of A-Z a-z 0-9 . _ -", err);
-        rest += tag;
+    return true;
+}
+
+static bool digest_valid(const char *digest)
+{
+    const char *hex = strchr(digest, ':');
+    if (hex == NULL || !is_low(digest[0]) ||
+        strspn(digest, "abcdefghijklmnopqrstuvwxyz0123456789+._-") < (size_t)(hex - digest))
+        return false;
+    size_t length = strlen(++hex);
+    if (strspn(hex, "0123456789abcdef") != length || length < 32)
+        return false;
+    return strncmp(digest, "sha256:", 7) != 0 || length == 64;
+}
+
+static int refuse(struct error *err, const char *text, const char *words)
+{
+    char clean[81];
+    size_t length = 0;
+    for (; text[length] != '\0' && length + 1 < sizeof(clean); length++)
+        clean[length] = text[length] > ' ' && text[length] <= '~' ? text[length] : '?';
+    clean[length] = '\0';
+    return error_set(err, ERROR_INVALID, "\"%s\" is no image reference, as registry.example:5000/team/image:tag: %s",
+                     clean, words);
+}
+
+/* Cuts what follows `mark` off `text` into `out`; false when it does not fit. */
+static bool cut(char *text, char *mark, char *out, size_t size)
+{
+    out[0] = '\0';
+    if (mark == NULL)
+        return true;
+    *mark = '\0';
+    return snprintf(out, size, "%s", mark + 1) < (int)size && mark > text;
+}
+
+int reference_parse(struct reference *reference, const char *text, struct error *err)
+{
+    char rest[TEXT_MAX + 1];
+    memset(reference, 0, sizeof(*reference));
+    if (text == NULL || text[0] == '\0')
+        return error_set(err, ERROR_INVALID, "an image reference is empty");
+    if (snprintf(rest, sizeof(rest), "%s", text) >= (int)sizeof(rest))
+        return refuse(err, text, "longer than 512 bytes");
+    char *at = strchr(rest, '@');
+    if (!cut(rest, at, reference->digest, sizeof(reference->digest)) || (at != NULL && !digest_valid(at + 1)))
+        return refuse(err, text, "behind the @ must stand a digest, as sha256: and 64 hexadecimal digits");
+    char *slash = strrchr(rest, '/'), *colon = strrchr(rest, ':');
+    if (colon != NULL && slash != NULL && colon < slash)
+        colon = NULL;
+    if (!cut(rest, colon, reference->tag, sizeof(reference->tag)) || (colon != NULL && !tag_valid(colon + 1)))
+        return refuse(err, text,
+                      "the tag must be 1 to 128 letters, digits, '_', '.' or '-', and begin with none of the "
+                      "last two");
+    if (snprintf(reference->name, sizeof(reference->name), "%s", rest) >= (int)sizeof(reference->name))
+        return refuse(err, text, "its name is longer than 255 bytes");
+    size_t first = strcspn(rest, "/");
+    if (rest[first] == '/' && is_host(rest, first)) {
+        if (strstr(rest, "://") != NULL)
+            return refuse(err, text, "leave the scheme away");
+        if (!host_valid(rest, first))
+            return refuse(err, text, "its registry is no HOST or HOST:PORT");
+        reference->host_length = first;
     }
-    if (*rest == '@' && (strncmp(rest, "@sha256:", 8) != 0 || strlen(rest) != 8 + DIGEST_DIGITS ||
-                         strspn(rest + 8, "0123456789abcdef") != DIGEST_DIGITS))
-        return wrong(reference, "the digest is sha256: and 64 hexadecimal digits", err);
+    const char *path = reference->host_length > 0 ? rest + first + 1 : rest;
+    if (!path_valid(path))
+        return refuse(err, text, "its name may have small letters, digits, and '.', '_' or '-' between them");
     return 0;
 }
 
-char *reference_at(const char *registry, const char *reference)
+static bool is_hub(const char *host)
 {
-    struct buffer text = {0};
-    if (registry != NULL && registry[0] != '\0' && !reference_names_registry(reference) &&
-        strncmp(reference, "sha256:", 7) != 0) {
-        size_t length = strlen(registry);
-        while (length > 0 && registry[length - 1] == '/')
-            length--;
-        buffer_append(&text, registry, length);
-        buffer_append_string(&text, "/");
-    }
-    buffer_append_string(&text, reference);
-    char *result = buffer_take(&text, NULL);
-    buffer_free(&text);
-    return result;
+    return strcmp(host, REFERENCE_HUB) == 0 || strcmp(host, "index.docker.io") == 0 ||
+           strcmp(host, "registry-1.docker.io") == 0;
 }
 
-char *reference_pinned(const char *reference, const char *digest)
+void reference_server(const struct reference *reference, char *server, size_t size)
 {
-    struct buffer text = {0};
-    buffer_append(&text, reference, name_length(reference));
-    buffer_append_string(&text, "@");
-    buffer_append_string(&text, digest);
-    char *result = buffer_take(&text, NULL);
-    buffer_free(&text);
-    return result;
+    snprintf(server, size, "%.*s", (int)reference->host_length, reference->name);
+    if (server[0] == '\0' || is_hub(server))
+        snprintf(server, size, REFERENCE_HUB);
+}
+
+void reference_repository(const struct reference *reference, char *repository, size_t size)
+{
+    char server[sizeof(reference->name)];
+    reference_server(reference, server, sizeof(server));
+    const char *path = reference->name + (reference->host_length > 0 ? reference->host_length + 1 : 0);
+    bool official = strcmp(server, REFERENCE_HUB) == 0 && strchr(path, '/') == NULL;
+    snprintf(repository, size, "%s/%s%s", server, official ? "library/" : "", path);
+}
+
+int registry_check(const char *registry, struct error *err)
+{
+    size_t host = strcspn(registry, "/");
+    if (strstr(registry, "://") != NULL)
+        return error_set(err, ERROR_INVALID,
+                         "a registry is named without a scheme, as registry.example:5000; the engine itself knows "
+                         "which ones speak plain HTTP (insecure-registries)");
+    if (!is_host(registry, host) || !host_valid(registry, host) || strlen(registry) > 128)
+        return error_set(err, ERROR_INVALID,
+                         "must be HOST, HOST:PORT or HOST:PORT/PATH, where HOST has a dot or a port or is localhost");
+    if (registry[host] == '/' && !path_valid(registry + host + 1))
+        return error_set(err, ERROR_INVALID,
+                         "its path may have small letters, digits, and '.', '_' or '-' between them");
+    return 0;
+}
+
+char *reference_complete(const char *text, const char *registry, struct error *err)
+{
+    struct reference reference;
+    char *complete = NULL;
+    if (reference_parse(&reference, text, err) < 0)
+        return NULL;
+    bool prefix = registry != NULL && registry[0] != '\0' && reference.host_length == 0;
+    bool tagged = reference.tag[0] != '\0' || reference.digest[0] != '\0';
+    if (asprintf(&complete, "%s%s%s%s", prefix ? registry : "", prefix ? "/" : "", text, tagged ? "" : ":latest") < 0) {
+        error_set(err, ERROR_NOMEM, "out of memory");
+        return NULL;
+    }
+    if (prefix && reference_parse(&reference, complete, err) < 0) {
+        free(complete);
+        return NULL;
+    }
+    return complete;
 }

@@ -1,5 +1,4 @@
-/* A reference's first part is a host when it has a dot, a colon or a capital letter, or is "localhost"; so "team/image"
- * names none. */
+/* A reference's first part is a host when it has a dot or a colon, or is "localhost"; so "team/image" names none. */
 #include "config/reference.h"
 
 #include <ctype.h>
@@ -96,7 +95,7 @@ static bool is_host(const char *part, size_t length)
     if (length == strlen("localhost") && memcmp(part, "localhost", length) == 0)
         return true;
     for (size_t i = 0; i < length; i++) {
-        if (part[i] == '.' || part[i] == ':' || (part[i] >= 'A' && part[i] <= 'Z'))
+        if (part[i] == '.' || part[i] == ':')
             return true;
     }
     return false;
@@ -218,21 +217,37 @@ int registry_check(const char *registry, struct error *err)
     return 0;
 }
 
-char *reference_complete(const char *text, const char *registry, struct error *err)
+static bool is_id(const char *reference)
 {
-    struct reference reference;
-    char *complete = NULL;
-    if (reference_parse(&reference, text, err) < 0)
-        return NULL;
-    bool prefix = registry != NULL && registry[0] != '\0' && reference.host_length == 0;
-    bool tagged = reference.tag[0] != '\0' || reference.digest[0] != '\0';
-    if (asprintf(&complete, "%s%s%s%s", prefix ? registry : "", prefix ? "/" : "", text, tagged ? "" : ":latest") < 0) {
-        error_set(err, ERROR_NOMEM, "out of memory");
-        return NULL;
-    }
-    if (prefix && reference_parse(&reference, complete, err) < 0) {
-        free(complete);
-        return NULL;
-    }
-    return complete;
+    return strncmp(reference, "sha256:", 7) == 0 && digest_valid(reference);
+}
+
+int reference_check(const char *reference, struct error *err)
+{
+    struct reference parsed;
+    return is_id(reference) ? 0 : reference_parse(&parsed, reference, err);
+}
+
+bool reference_names_registry(const char *reference)
+{
+    size_t first = strcspn(reference, "/");
+    return reference[first] == '/' && is_host(reference, first);
+}
+
+char *reference_at(const char *registry, const char *reference)
+{
+    char *text = NULL;
+    if (registry == NULL || registry[0] == '\0' || reference_names_registry(reference) || is_id(reference))
+        return strdup(reference);
+    return asprintf(&text, "%s/%s", registry, reference) < 0 ? NULL : text;
+}
+
+char *reference_pinned(const char *reference, const char *digest)
+{
+    const char *slash = strrchr(reference, '/');
+    const char *last = slash != NULL ? slash : reference;
+    char *text = NULL;
+    return asprintf(&text, "%.*s@%s", (int)(last - reference + (ptrdiff_t)strcspn(last, ":@")), reference, digest) < 0
+               ? NULL
+               : text;
 }

@@ -26,6 +26,15 @@ void reference_repository(const struct reference *reference, char *repository, s
 /* What to put before references without a host: HOST[:PORT][/PATH], without a scheme. */
 int registry_check(const char *registry, struct error *err);
 
-/* The reference to pull `text` by: `registry` ("": none) before it unless it names a host of its own; "latest" when it
- * has neither tag nor digest. The caller frees it. NULL with `err` when malformed. */
-char *reference_complete(const char *text, const char *registry, struct error *err);
+/* reference_parse() for one that only has to be right; an image's id ("sha256:...") is, too. */
+int reference_check(const char *reference, struct error *err);
+
+/* Does it say itself which registry it is of? */
+bool reference_names_registry(const char *reference);
+
+/* As it is called at `registry` ("" and NULL: none is configured, and it stays). The caller frees; NULL: out of memory.
+ */
+char *reference_at(const char *registry, const char *reference);
+
+/* With the digest in place of tag or digest. The caller frees; NULL: out of memory. */
+char *reference_pinned(const char *reference, const char *digest);

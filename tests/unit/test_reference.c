@@ -32,7 +32,6 @@ static void test_parts(void **state)
          "127.0.0.1:5000/a"},
         {"a:t@sha256:" HEX64, "a", "t", "sha256:" HEX64, "docker.io", "docker.io/library/a"},
         {"[::1]:5000/a", "[::1]:5000/a", "", "", "[::1]:5000", "[::1]:5000/a"},
-        {"Registry/a", "Registry/a", "", "", "Registry", "Registry/a"},
         {"x/a__b.c-d---e/f", "x/a__b.c-d---e/f", "", "", "docker.io", "docker.io/x/a__b.c-d---e/f"},
         {"image:5000", "image", "5000", "", "docker.io", "docker.io/library/image"},
     };
@@ -60,6 +59,7 @@ static void test_refused(void **state)
     } rows[] = {
         {"", "empty"},
         {"Image", "small letters"},
+        {"Team/image", "small letters"},
         {"a//b", "small letters"},
         {"/a", "small letters"},
         {"a/", "small letters"},
@@ -129,25 +129,41 @@ static void test_lengths(void **state)
 static void test_registry_before_those_without_one(void **state)
 {
     static const struct {
-        const char *text, *registry, *complete;
+        const char *reference, *registry, *at;
     } rows[] = {
         {"team/img:1", "registry.example:5000", "registry.example:5000/team/img:1"},
-        {"img", "registry.example:5000", "registry.example:5000/img:latest"},
-        {"img", "registry.example/mirror", "registry.example/mirror/img:latest"},
-        {"img", "", "img:latest"},
+        {"img", "registry.example/mirror", "registry.example/mirror/img"},
+        {"img", "", "img"},
+        {"img", NULL, "img"},
         {"img@sha256:" HEX64, "localhost", "localhost/img@sha256:" HEX64},
         {"other.example/img:2", "registry.example:5000", "other.example/img:2"},
-        {"docker.io/img", "registry.example:5000", "docker.io/img:latest"},
+        {"docker.io/img", "registry.example:5000", "docker.io/img"},
         {"localhost/img:3", "registry.example:5000", "localhost/img:3"},
+        {"sha256:" HEX64, "registry.example:5000", "sha256:" HEX64},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct error error = ERROR_INIT;
-        char *complete = reference_complete(rows[i].text, rows[i].registry, &error);
-        if (complete == NULL)
-            fail_msg("%s", error.message);
-        assert_string_equal(complete, rows[i].complete);
-        free(complete);
+        char *at = reference_at(rows[i].registry, rows[i].reference);
+        assert_string_equal(at, rows[i].at);
+        assert_int_equal(reference_check(at, NULL), 0);
+        free(at);
+    }
+}
+
+static void test_pinned(void **state)
+{
+    static const char *const rows[][2] = {
+        {"img", "img@sha256:" HEX64},
+        {"img:1", "img@sha256:" HEX64},
+        {"host:5000/img", "host:5000/img@sha256:" HEX64},
+        {"host:5000/img:1@sha256:0" HEX64, "host:5000/img@sha256:" HEX64},
+        {"host.example/a/b@sha256:0" HEX64, "host.example/a/b@sha256:" HEX64},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char *pinned = reference_pinned(rows[i][0], "sha256:" HEX64);
+        assert_string_equal(pinned, rows[i][1]);
+        free(pinned);
     }
 }
 
@@ -177,9 +193,9 @@ static void test_registries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parts),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_lengths),    cmocka_unit_test(test_registry_before_those_without_one),
-        cmocka_unit_test(test_registries),
+        cmocka_unit_test(test_parts),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_lengths), cmocka_unit_test(test_registry_before_those_without_one),
+        cmocka_unit_test(test_pinned),  cmocka_unit_test(test_registries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@
 
 struct draft { /* a profile, and which of its keys somebody has set */
     struct profile profile;
-    bool *given;
+    bool *given; /* here or at the top level */
+    bool *own;   /* here */
 };
 
 struct loader {
@@ -139,8 +140,11 @@ static struct draft *add_draft(struct loader *loader, const char *agent_type)
     loader->drafts = drafts;
     struct draft *draft = &drafts[loader->draft_count];
     draft->given = calloc(option_count, sizeof *draft->given);
-    if (draft->given == NULL || profile_copy(&draft->profile, &loader->config->defaults, agent_type) < 0) {
+    draft->own = calloc(option_count, sizeof *draft->own);
+    if (draft->given == NULL || draft->own == NULL ||
+        profile_copy(&draft->profile, &loader->config->defaults, agent_type) < 0) {
         free(draft->given);
+        free(draft->own);
         error_set(loader->err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
@@ -182,7 +186,7 @@ static int read_type(struct loader *loader, const struct tree *type)
         if (option == NULL)
             return unknown_key(loader, where, item->key);
         struct origin origin = {.name = loader->name, .key = key};
-        draft->given[option - options] = true;
+        draft->given[option - options] = draft->own[option - options] = true;
         if (option_set(option, &draft->profile, item, &origin, loader->err) < 0)
             return -1;
     }
@@ -286,7 +290,7 @@ static int override_type(struct loader *loader, const struct config_override *ov
     struct draft *draft = find_draft(loader, type);
     if (draft == NULL && (draft = add_draft(loader, type)) == NULL)
         return -1;
-    draft->given[option - options] = true;
+    draft->given[option - options] = draft->own[option - options] = true;
     snprintf(key, sizeof key, "--set %.150s", override->key);
     struct origin origin = {.key = key};
     return option_set_text(option, &draft->profile, override->value, &origin, loader->err);
@@ -358,10 +362,11 @@ static int check_all(struct loader *loader)
     }
     if (check_registry_auth(config, loader->err) < 0)
         return -1;
-    if (profile_check(config, &config->defaults, loader->given, loader->err) < 0)
+    if (profile_check(config, &config->defaults, loader->given, loader->given, loader->err) < 0)
         return -1;
     for (size_t i = 0; i < loader->draft_count; i++)
-        if (profile_check(config, &loader->drafts[i].profile, loader->drafts[i].given, loader->err) < 0)
+        if (profile_check(config, &loader->drafts[i].profile, loader->drafts[i].given, loader->drafts[i].own,
+                          loader->err) < 0)
             return -1;
     return 0;
 }
@@ -421,6 +426,7 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
         profile_release(&loader.drafts[i].profile);
         free(loader.drafts[i].given);
     }
+        free(loader.drafts[i].own);
     free(loader.drafts);
     free(loader.given);
     return result < 0 ? config_free(loader.config) : loader.config;

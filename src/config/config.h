@@ -43,6 +43,7 @@ struct profile {
     char *user;             /* "swarm:swarm": a numeric uid of the container's own; anything else is passed on */
     uint64_t memory_bytes;  /* memory */
     uint32_t cpu_milli;     /* cpus; 0: no limit */
+    uint32_t cpu_quota_us;  /* cpuQuota, 0: none; cpu_milli has it in it */
     int64_t pids_limit;     /* pids */
     int oom_score_adj;      /* oomScoreAdj */
     int memory_swappiness;  /* memorySwappiness, -1: the engine's default */

@@ -9,5 +9,7 @@ int profile_copy(struct profile *to, const struct profile *from, const char *age
 /* Gives a built-in type its own limits and variables: 1 when there is one, 0 when not, -1 when out of memory. */
 int profile_built_in(struct profile *profile);
 const char *profile_built_in_name(size_t index); /* NULL after the last */
-/* Completes what was not given and refuses what does not fit together. `given` by index into options. */
-int profile_check(const struct config *config, struct profile *profile, const bool *given, struct error *err);
+/* Completes what was not given and refuses what does not fit together. By index into options: what was `given` at all,
+ * and what at this profile's `own` level. */
+int profile_check(const struct config *config, struct profile *profile, const bool *given, const bool *own,
+                  struct error *err);

@@ -207,7 +207,29 @@ static int check_tmpfs(struct profile *profile, struct error *err)
     return 0;
 }
 
-int profile_check(const struct config *config, struct profile *profile, const bool *given, struct error *err)
+/* cpuQuota says the same as cpus: of two levels the nearer one counts, of one level they must agree. */
+static int settle_cpus(struct profile *profile, const bool *own, struct error *err)
+{
+    bool cpus = own[option_find("cpus") - options], quota = own[option_find("cpuQuota") - options];
+    uint32_t milli = (profile->cpu_quota_us + 50) / 100;
+    if (cpus && !quota)
+        profile->cpu_quota_us = 0;
+    if (profile->cpu_quota_us == 0)
+        return 0;
+    if (profile->cpu_quota_us < 1000)
+        return error_set(err, ERROR_INVALID, "%s: cpuQuota (%u) is below the kernel's least, 1000", profile->agent_type,
+                         profile->cpu_quota_us);
+    if (cpus && profile->cpu_milli != milli)
+        return error_set(err, ERROR_INVALID,
+                         "%s: cpus (%u.%03u) and cpuQuota (%u, which is %u.%03u cores) are both given; remove one",
+                         profile->agent_type, profile->cpu_milli / 1000, profile->cpu_milli % 1000,
+                         profile->cpu_quota_us, milli / 1000, milli % 1000);
+    profile->cpu_milli = milli;
+    return 0;
+}
+
+int profile_check(const struct config *config, struct profile *profile, const bool *given, const bool *own,
+                  struct error *err)
 {
     if (profile->network_mode[0] == '\0')
         return error_set(err, ERROR_INVALID, "%s: networkMode must not be empty", profile->agent_type);
@@ -215,8 +237,10 @@ int profile_check(const struct config *config, struct profile *profile, const bo
         return error_set(err, ERROR_INVALID, "%s: dockerImage must not be empty", profile->agent_type);
     if (reference_check(profile->image, err) < 0)
         return error_prefix(err, "%s: dockerImage", profile->agent_type);
-    return check_unsafe(config, profile, err) < 0 || check_sizes(profile, given, err) < 0 ||
-                   check_tmpfs(profile, err) < 0
+    if (profile->docker_registry[0] != '\0' && registry_check(profile->docker_registry, err) < 0)
+        return error_prefix(err, "%s: dockerRegistry: \"%.80s\"", profile->agent_type, profile->docker_registry);
+    return settle_cpus(profile, own, err) < 0 || check_unsafe(config, profile, err) < 0 ||
+                   check_sizes(profile, given, err) < 0 || check_tmpfs(profile, err) < 0
                ? -1
                : 0;
 }

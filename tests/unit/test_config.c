@@ -82,6 +82,7 @@ static const char *const samples[][3] = {
     {"user", "1000", "1001:1001"},
     {"memory", "64m", "1g"},
     {"cpus", "0.25", "2"},
+    {"cpuQuota", "20000", "250000"},
     {"pids", "64", "65"},
     {"oomScoreAdj", "100", "-100"},
     {"memorySwappiness", "0", "10"},
@@ -142,6 +143,10 @@ static void test_errors_name_line_key_value_and_what_is_allowed(void **state)
     refuse("volumeMounts: [\"/a\"]\n", "/host/path:/container/path");
     refuse("ulimits: {nofiles: 3}\n", "limit names");
     refuse("stateDir: relative\n", "an absolute path");
+    refuse("dockerRegistry: https://registry.example\n", "without a scheme");
+    refuse("agentConfigs: {coder: {dockerRegistry: team}}\n", "coder: dockerRegistry: \"team\": must be HOST");
+    refuse("dockerImage: Team/image\n", "dockerImage: \"Team/image\" is no image reference");
+    refuse("registryAuth: s3cret-word\n", "registryAuth");
 }
 
 static void test_unknown_keys_are_refused_with_the_nearest_one(void **state)
@@ -217,6 +222,31 @@ static void test_what_weakens_isolation_must_be_allowed_by_name(void **state)
     refuse("agentConfigs: {coder: {volumeMounts: [\"/etc:/x\"]}}\n", "coder: /etc");
     refuse("allowUnsafe: [everything]\n", "not known");
     config_free(parse_sound("allowUnsafe: [host-network]\nnetworkMode: host\n"));
+}
+
+static uint32_t cores_of(const char *text, const char *agent_type)
+{
+    struct error error = ERROR_INIT;
+    struct config *config = parse_sound(text);
+    struct profile *profile = config_profile(config, agent_type, &error);
+    uint32_t milli = profile->cpu_milli;
+    profile_free(profile);
+    config_free(config);
+    return milli;
+}
+
+static void test_cpu_quota_is_cpus_in_other_words(void **state)
+{
+    (void)state;
+    assert_int_equal(cores_of("cpuQuota: 30000\n", "mine"), 300);
+    assert_int_equal(cores_of("cpuQuota: 30000\n", "coder"), 300); /* over the built-in 1.0 */
+    assert_int_equal(cores_of("cpuQuota: 30000\nagentConfigs: {coder: {cpus: 2}}\n", "coder"), 2000);
+    assert_int_equal(cores_of("cpus: 2\nagentConfigs: {mine: {cpuQuota: 75000}}\n", "mine"), 750);
+    assert_int_equal(cores_of("cpuQuota: 30000\nagentConfigs: {mine: {cpuQuota: 0}}\n", "mine"), 500);
+    assert_int_equal(cores_of("cpuQuota: 30000\ncpus: 0.3\n", "mine"), 300);
+    refuse("cpuQuota: 30000\ncpus: 2\n", "cpus (2.000) and cpuQuota (30000, which is 0.300 cores) are both given");
+    refuse("agentConfigs: {coder: {cpuQuota: 30000, cpus: 2}}\n", "coder: cpus (2.000) and cpuQuota");
+    refuse("cpuQuota: 999\n", "1000");
 }
 
 static void test_profiles(void **state)
@@ -298,7 +328,8 @@ static void test_overrides_win_over_environment_over_file(void **state)
 static void test_the_printed_configuration_reads_back_the_same(void **state)
 {
     (void)state;
-    struct config *config = parse_sound("poolSize: 3\nagentConfigs: {coder: {cpus: 1.5, tmpfsLimits: {/tmp: 3m}}}\n");
+    struct config *config =
+        parse_sound("poolSize: 3\ncpuQuota: 12345\nagentConfigs: {coder: {cpus: 1.5, tmpfsLimits: {/tmp: 3m}}}\n");
     struct buffer first = {0}, second = {0};
     config_print_effective(config, &first);
     config_free(config);
@@ -356,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_what_does_not_fit_together_is_refused),
         cmocka_unit_test(test_sizes_not_given_follow_those_given),
         cmocka_unit_test(test_what_weakens_isolation_must_be_allowed_by_name),
+        cmocka_unit_test(test_cpu_quota_is_cpus_in_other_words),
         cmocka_unit_test(test_profiles),
         cmocka_unit_test(test_default_mounts_take_less_than_half_of_the_memory),
         cmocka_unit_test(test_overrides_win_over_environment_over_file),

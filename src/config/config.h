@@ -75,7 +75,8 @@ struct profile {
     uint64_t timeout_ms;      /* deadline of a task; 0: none */
     uint64_t kill_timeout_ms; /* between SIGTERM and SIGKILL */
     uint64_t reset_timeout_ms;
-    uint64_t max_output_bytes; /* captured per stream; more is cut and said so */
+    uint64_t max_output_bytes;    /* captured per stream; more is cut and said so */
+    char **environment_whitelist; /* names, or NAME* for all that begin so; empty: everything */
 };
 
 struct config {

@@ -228,6 +228,20 @@ static int settle_cpus(struct profile *profile, const bool *own, struct error *e
     return 0;
 }
 
+static int check_whitelist(const struct profile *profile, struct error *err)
+{
+    for (char **entry = profile->environment_whitelist; *entry != NULL; entry++) {
+        size_t length = strcspn(*entry, "*=");
+        if (length == strlen(*entry) ? length == 0 : strcmp(*entry + length, "*") != 0)
+            return error_set(
+                err, ERROR_INVALID,
+                "%s: environmentWhitelist: \"%.64s\" is neither a variable's name nor the beginning of one "
+                "and a * at the end",
+                profile->agent_type, *entry);
+    }
+    return 0;
+}
+
 int profile_check(const struct config *config, struct profile *profile, const bool *given, const bool *own,
                   struct error *err)
 {
@@ -239,8 +253,9 @@ int profile_check(const struct config *config, struct profile *profile, const bo
         return error_prefix(err, "%s: dockerImage", profile->agent_type);
     if (profile->docker_registry[0] != '\0' && registry_check(profile->docker_registry, err) < 0)
         return error_prefix(err, "%s: dockerRegistry: \"%.80s\"", profile->agent_type, profile->docker_registry);
-    return settle_cpus(profile, own, err) < 0 || check_unsafe(config, profile, err) < 0 ||
-                   check_sizes(profile, given, err) < 0 || check_tmpfs(profile, err) < 0
+    return settle_cpus(profile, own, err) < 0 || check_whitelist(profile, err) < 0 ||
+                   check_unsafe(config, profile, err) < 0 || check_sizes(profile, given, err) < 0 ||
+                   check_tmpfs(profile, err) < 0
                ? -1
                : 0;
 }

@@ -76,6 +76,28 @@ static int check_request(const struct task_request *request, struct measure *mea
     return transfer_check(request, err);
 }
 
+static bool is_whitelisted(const struct profile *profile, const char *name, size_t length)
+{
+    for (char **entry = profile->environment_whitelist; *entry != NULL; entry++) {
+        size_t stem = strcspn(*entry, "*");
+        if (strncmp(*entry, name, stem) == 0 && ((*entry)[stem] == '*' ? stem <= length : stem == length))
+            return true;
+    }
+    return *profile->environment_whitelist == NULL;
+}
+
+static int check_environment(const struct task_request *request, const struct profile *profile, struct error *err)
+{
+    for (const char *const *entry = request->env; entry != NULL && *entry != NULL; entry++) {
+        size_t length = strcspn(*entry, "=");
+        if (!is_whitelisted(profile, *entry, length))
+            return error_set(err, ERROR_INVALID,
+                             "the variable %.*s is not in environmentWhitelist of %s; leave it out or add it there",
+                             length > 100 ? 100 : (int)length, *entry, profile->agent_type);
+    }
+    return 0;
+}
+
 static char *copy_text(char **next, const char *text)
 {
     size_t size = strlen(text) + 1;
@@ -204,7 +226,7 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     if (check_request(request, &measure, err) < 0)
         return NULL;
     struct agent_pool *owner = executor_pool_get(executor, request->agent_type, err);
-    if (owner == NULL)
+    if (owner == NULL || check_environment(request, owner->profile, err) < 0)
         return NULL;
     if (request->id != NULL && hash_find(&executor->jobs_by_id, request->id) != NULL) {
         error_set(err, ERROR_CONFLICT, "a task with the id \"%s\" is queued or running", request->id);

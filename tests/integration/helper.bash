@@ -58,14 +58,14 @@ daemon_place() {
     export PLACE SOCKET STATE DAEMON_LOG
 }
 
-# Starts warmpoold at $PLACE with small pools, not waiting for anything.
+# Starts warmpoold at $PLACE with small pools and, if there is one, the file $DAEMON_CONFIG, not waiting for anything.
 daemon_launch() {
     local settings=() one
     for one in poolSize=1 "warmupAgentTypes=coder" autoScaling=false maxConcurrentCreates=4 killTimeout=500ms \
         "transport=${TRANSPORT:-auto}" "$@"; do
         settings+=(--set "$one")
     done
-    WARMPOOL_CONFIG=/dev/null setsid "$BUILD/warmpoold" serve --socket "$SOCKET" --set stateDir="$STATE" "${settings[@]}" \
+    WARMPOOL_CONFIG=${DAEMON_CONFIG:-/dev/null} setsid "$BUILD/warmpoold" serve --socket "$SOCKET" --set stateDir="$STATE" "${settings[@]}" \
         >>"$DAEMON_LOG" 2>&1 </dev/null 3>&- &
     DAEMON_PID=$!
     export DAEMON_PID

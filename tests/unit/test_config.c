@@ -78,6 +78,7 @@ static const char *const samples[][3] = {
     {"killTimeout", "1", "2"},
     {"resetTimeout", "10", "20"},
     {"maxOutputBytes", "1k", "2k"},
+    {"environmentWhitelist", "[A]", "[A, B_*]"},
     {"dockerImage", "a", "b"},
     {"user", "1000", "1001:1001"},
     {"memory", "64m", "1g"},
@@ -190,6 +191,10 @@ static void test_what_does_not_fit_together_is_refused(void **state)
     refuse("minPoolSize: 5\nmaxPoolSize: 4\n", "minPoolSize (5) is above maxPoolSize (4)");
     refuse("poolSize: 9\nmaxPoolSize: 4\n", "poolSize (9)");
     refuse("scaleUpThreshold: 20\nscaleDownThreshold: 20\n", "scaleDownThreshold");
+    refuse("environmentWhitelist: [\"A*B\"]\n", "environmentWhitelist: \"A*B\"");
+    refuse("environmentWhitelist: [\"A=\"]\n", "environmentWhitelist: \"A=\"");
+    refuse("environmentWhitelist: [\"\"]\n", "environmentWhitelist: \"\"");
+    config_free(parse_sound("environmentWhitelist: [A, \"B*\", \"*\"]\n"));
     refuse("memory: 64m\ntmpfsLimits: {/tmp: 64m}\n", "exceed the memory limit");
 }
 

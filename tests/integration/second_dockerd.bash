@@ -46,7 +46,8 @@ second_dockerd_start() {
     ip -n "$SECOND_NETNS" link set engine up
     ip -n "$SECOND_NETNS" link set lo up
     # `ip netns exec` would hide the cgroup mounts.
-    setsid nsenter --net="/run/netns/$SECOND_NETNS" dockerd --data-root "$directory/data" --exec-root "$directory/exec" \
+    # shellcheck disable=SC2086
+    setsid nsenter --net="/run/netns/$SECOND_NETNS" dockerd ${SECOND_ARGUMENTS:-} --data-root "$directory/data" --exec-root "$directory/exec" \
         --pidfile "$directory/pid" -H "unix://$directory/docker.sock" -H "tcp://$SECOND_ADDRESS:2376" --tlsverify \
         --tlscacert "$directory/certs/server/ca.pem" --tlscert "$directory/certs/server/cert.pem" \
         --tlskey "$directory/certs/server/key.pem" >"$directory/log" 2>&1 </dev/null 3>&- &

@@ -31,7 +31,8 @@ static void call_free(struct call *call)
     buffer_free(&call->path);
     json_decref(call->json);
     free(call->body);
-    pull_free(call->pull);
+    if (call->header != NULL)
+        explicit_bzero(call->header, strlen(call->header));
     free(call->header);
     free(call->what);
     free(call->key);
@@ -115,6 +116,8 @@ static void on_call_done(void *user, int status, const char *body, size_t size, 
         /* Is so already. */
     } else if (status < 200 || status > 299) {
         reply_error(&trouble, status, body, size);
+        if (call->pull != NULL)
+            pull_explain(&trouble);
         if (!docker->closing && removal_raced(call, &trouble)) {
             call_send(call);
             return;
@@ -131,6 +134,16 @@ static void on_call_done(void *user, int status, const char *body, size_t size, 
 static int set_nomem(struct error *error)
 {
     return error_set(error, ERROR_NOMEM, "out of memory");
+}
+
+static void on_stream_opened(void *user)
+{
+}
+
+static int on_stream_data(void *user, const char *data, size_t size, struct error *err)
+{
+    struct call *call = user;
+    return call->stream(call->answer.user, data, size, err);
 }
 
 /* A container as this engine wants it. */
@@ -195,11 +208,12 @@ static void call_dispatch(struct call *call)
             request.body_size = strlen(call->body);
         }
         request.header = call->header;
-        if (call->pull != NULL) {
+        if (call->stream != NULL) {
             request.no_deadline = true;
-            request.stall_ms = PULL_STALL_MS;
-            request.opened = pull_opened;
-            request.data = pull_data;
+            request.urgent = true; /* what takes minutes takes nobody's place */
+            request.stall_ms = call->docker->timeout_ms < UINT32_MAX / 2 ? 2 * call->docker->timeout_ms : UINT32_MAX;
+            request.opened = on_stream_opened;
+            request.data = on_stream_data;
         }
         if (http_send(call->docker->http, &request) < 0)
             r = set_nomem(&error);

@@ -69,9 +69,10 @@ struct call {
     const void *upload; /* instead of `json`, not owned */
     size_t upload_size;
     unsigned tries;
-    struct pull *pull;  /* the answer is the stream of one, owned; NULL: it is not */
-    char *header;       /* owned; one more for the request */
-    bool progress;      /* the answer is a stream of JSON values in which an error may hide */
+    char *header;  /* owned; one more for the request; may hold secrets */
+    bool progress; /* the answer is a stream of JSON values in which an error may hide */
+    /* For an answer that takes its time: gets its pieces, with the answer's user; -1 with `err` set ends it. */
+    int (*stream)(void *user, const char *data, size_t size, struct error *err);
     struct error error; /* what is wrong with the arguments: answered instead of asking the engine */
 };
 
@@ -136,6 +137,8 @@ struct pull;
 void pull_opened(void *user);
 int pull_data(void *user, const char *data, size_t size, struct error *err); /* `user`: its call */
 void pull_free(struct pull *pull);
+/* The engine's error, when it came before any progress, as one of a pull. */
+void pull_explain(struct error *error);
 #define PULL_STALL_MS 120000U
 void docker_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
                        engine_pull_fn *progress, engine_done_fn *done, void *user);

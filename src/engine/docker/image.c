@@ -13,6 +13,33 @@ static void image_fail(const struct answer *answer, enum error_code code, const 
     answer->image(answer->user, NULL, &trouble);
 }
 
+/* Docker Hub's images have longer names than people give them. */
+static const char *plain_repository(const char *name)
+{
+    static const char *const prefixes[] = {"docker.io/", "index.docker.io/", "library/"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            name += strlen(prefixes[i]);
+    return name;
+}
+
+/* Of "repository@sha256:..." in RepoDigests, the digest under the repository that was asked for. */
+static const char *find_digest(const json_t *json, const char *reference, bool *bad)
+{
+    const json_t *digests = member_array(json, "RepoDigests", bad);
+    const char *asked = plain_repository(reference), *slash = strrchr(asked, '/');
+    size_t length = (size_t)((slash != NULL ? slash : asked) - asked);
+    length += strcspn(asked + length, ":@");
+    for (size_t i = 0; i < json_array_size(digests); i++) {
+        const char *text = json_string_value(json_array_get(digests, i));
+        const char *name = text != NULL ? plain_repository(text) : "", *at = strchr(name, '@');
+        if (at != NULL && (size_t)(at - name) == length && strncmp(name, asked, length) == 0 &&
+            strncmp(at, "@sha256:", 8) == 0 && strlen(at) == 72)
+            return at + 1;
+    }
+    return "";
+}
+
 static void deliver_image(const struct answer *answer, const json_t *json, const struct error *error)
 {
     if (error != NULL) {
@@ -32,6 +59,7 @@ static void deliver_image(const struct answer *answer, const json_t *json, const
         .architecture = member_string(json, "Architecture", &bad),
         .os = member_string(json, "Os", &bad),
         .user = member_string(config, "User", &bad),
+        .digest = find_digest(json, answer->key, &bad),
     };
     size_t count = json_array_size(texts);
     if (bad || status.id[0] == '\0' || count > IMAGE_ENV_MAX || status.volume_count > IMAGE_VOLUMES_MAX) {
@@ -62,7 +90,8 @@ static void deliver_image(const struct answer *answer, const json_t *json, const
 
 void docker_image_inspect(struct engine *engine, const char *reference, engine_image_fn *done, void *user)
 {
-    struct answer answer = {.deliver = deliver_image, .image = done, .user = user};
+    struct answer answer = {
+        .deliver = deliver_image, .image = done, .user = user, .key = reference != NULL ? reference : ""};
     struct call *call =
         call_new(docker_of(engine), &answer, "GET", "inspect image %.128s", reference != NULL ? reference : "");
     if (call == NULL)

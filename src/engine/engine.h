@@ -208,8 +208,8 @@ void engine_image_inspect(struct engine *engine, const char *reference, engine_i
 /* Pulls from a registry. `progress` (NULL allowed) comes while it goes on, at most ten times a second: bytes of all
  * layers so far and as far as known (0: not yet), and the layers. ERROR_NOT_FOUND: the registry has no such image (or
  * does not show it without a login); ERROR_DENIED: it refuses the login, or wants one; ERROR_UNAVAILABLE: it cannot be
- * reached. Each carries the engine's own words. A pull that brings nothing for twice `timeout_ms`
- * (two minutes) fails with ERROR_TIMEOUT. */
+ * reached. Each carries the engine's own words. A pull that brings nothing for twice `timeout_ms` (two
+ * minutes) fails with ERROR_TIMEOUT. */
 struct pull_progress {
     uint64_t bytes, total_bytes;
     unsigned layers, layers_done;

@@ -116,8 +116,6 @@ static void on_call_done(void *user, int status, const char *body, size_t size, 
         /* Is so already. */
     } else if (status < 200 || status > 299) {
         reply_error(&trouble, status, body, size);
-        if (call->pull != NULL)
-            pull_explain(&trouble);
         if (!docker->closing && removal_raced(call, &trouble)) {
             call_send(call);
             return;

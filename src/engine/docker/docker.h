@@ -133,13 +133,6 @@ void streams_version_settled(struct docker *docker, const struct error *error);
 void streams_cancel(struct docker *docker);
 
 /* pull.c */
-struct pull;
-void pull_opened(void *user);
-int pull_data(void *user, const char *data, size_t size, struct error *err); /* `user`: its call */
-void pull_free(struct pull *pull);
-/* The engine's error, when it came before any progress, as one of a pull. */
-void pull_explain(struct error *error);
-#define PULL_STALL_MS 120000U
 void docker_image_pull(struct engine *engine, const char *reference, const struct registry_auth *auth,
                        engine_pull_fn *progress, engine_done_fn *done, void *user);
 

@@ -193,18 +193,31 @@ static enum exchange_kind wanted_kind(struct exchange *exchange)
     return EXCHANGE_TASK;
 }
 
+/* Output comes with the result or, where there is a stream, through that; the agent type's profile decides for requests
+ * that do not say. What a profile keeps from the stream is in the result. */
+static void choose_output(const struct exchange *exchange, struct api_request *request)
+{
+    const struct profile *profile = config_profile_of(exchange->server->config, request->task.agent_type);
+    struct task_request *task = &request->task;
+    bool held_back = false;
+    if (exchange->kind == EXCHANGE_TASK) {
+        held_back = true;
+        task->stream = false;
+    } else if (!request->stream_given) {
+        held_back = !profile->stream_output;
+        task->stream = profile->stream_output;
+    }
+    if (!request->capture_given)
+        task->capture = held_back && profile->capture_output;
+}
+
 static enum MHD_Result submit(struct exchange *exchange, struct api_request *request)
 {
     const struct task_handler *handler = &plain_handler;
     struct task_request *task = &request->task;
-    if (exchange->kind == EXCHANGE_TASK) {
-        task->capture = !request->capture_given || task->capture;
-        task->stream = false;
-    } else {
-        task->stream = !request->stream_given || task->stream;
-        task->capture = request->capture_given && task->capture;
+    choose_output(exchange, request);
+    if (exchange->kind != EXCHANGE_TASK)
         handler = exchange->kind == EXCHANGE_STREAM ? &stream_handler : &upgrade_handler;
-    }
     if (exchange->kind != EXCHANGE_UPGRADE)
         task->stdin_stream = false;
     if (exchange->kind != EXCHANGE_UPGRADE && task->copy_in_count + task->copy_out_count > 0)

@@ -425,9 +425,9 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
     for (size_t i = 0; i < loader.draft_count; i++) {
         profile_release(&loader.drafts[i].profile);
         free(loader.drafts[i].given);
-    }
         free(loader.drafts[i].own);
     free(loader.drafts);
+    }
     free(loader.given);
     return result < 0 ? config_free(loader.config) : loader.config;
 }
@@ -488,23 +488,28 @@ struct config *config_free(struct config *config)
 }
 
 struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
+const struct profile *config_profile_of(const struct config *config, const char *agent_type)
 {
-    const struct profile *from = NULL;
+    for (size_t i = 0; i < config->profile_count; i++)
+        if (strcmp(config->profiles[i].agent_type, agent_type) == 0)
+            return &config->profiles[i];
+    return &config->defaults;
+}
+
+{
     if (agent_type == NULL || !agent_type_valid(agent_type)) {
         error_set(err, ERROR_INVALID, "\"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
                   agent_type == NULL ? "" : agent_type);
         return NULL;
     }
-    for (size_t i = 0; i < config->profile_count && from == NULL; i++)
-        if (strcmp(config->profiles[i].agent_type, agent_type) == 0)
-            from = &config->profiles[i];
-    if (from == NULL && config->strict_agent_types) {
+    const struct profile *from = config_profile_of(config, agent_type);
+    if (from == &config->defaults && config->strict_agent_types) {
         error_set(err, ERROR_NOT_FOUND,
                   "there is no agent type \"%s\" (strictAgentTypes is set); add it to agentConfigs", agent_type);
         return NULL;
     }
     struct profile *profile = malloc(sizeof *profile);
-    if (profile == NULL || profile_copy(profile, from != NULL ? from : &config->defaults, agent_type) < 0) {
+    if (profile == NULL || profile_copy(profile, from, agent_type) < 0) {
         free(profile);
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;

@@ -75,8 +75,9 @@ struct profile {
     uint64_t timeout_ms;      /* deadline of a task; 0: none */
     uint64_t kill_timeout_ms; /* between SIGTERM and SIGKILL */
     uint64_t reset_timeout_ms;
-    uint64_t max_output_bytes;    /* captured per stream; more is cut and said so */
-    char **environment_whitelist; /* names, or NAME* for all that begin so; empty: everything */
+    uint64_t max_output_bytes;          /* captured per stream; more is cut and said so */
+    bool capture_output, stream_output; /* of requests that do not say */
+    char **environment_whitelist;       /* names, or NAME* for all that begin so; empty: everything */
 };
 
 struct config {
@@ -124,6 +125,8 @@ struct config *config_free(struct config *config); /* returns NULL */
  * strictAgentTypes. The result is always the caller's copy. */
 struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err);
 struct profile *profile_free(struct profile *profile); /* returns NULL */
+/* The same without a copy: of the type, else the defaults; the config's. */
+const struct profile *config_profile_of(const struct config *config, const char *agent_type);
 
 bool agent_type_valid(const char *name);
 

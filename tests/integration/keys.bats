@@ -11,6 +11,10 @@ agentConfigs:
   cpu-b: {cpuQuota: 75000}
   env-a: {environmentWhitelist: [LANG, "APP_*"], environment: {OWN: mine}}
   env-b: {environmentWhitelist: [OTHER]}
+  out-a: {captureOutput: false}
+  out-b: {captureOutput: true}
+  stream-a: {streamOutput: false}
+  stream-b: {streamOutput: true}
 YAML
     daemon_start_here
 }
@@ -34,4 +38,24 @@ host_config() { docker inspect --format "{{$2}}" "$(container_of "$1")"; }
     run wp_run env-b -e LANG=C -- true
     [ "$status" != 0 ]
     [ "$(api POST /v1/tasks -o /dev/null -w '%{http_code}' --data '{"agentType":"env-b","command":["true"],"env":{"PATHS":"x"}}')" = 400 ]
+}
+
+@test "captureOutput: for requests that do not say" {
+    [ "$(post out-a echo x | jq -c '[.success, .output]')" = '[true,null]' ]
+    [ "$(post out-b echo x | jq -c .output)" = '"x\n"' ]
+    [ "$(api POST /v1/tasks --data '{"agentType":"out-a","command":["echo","x"],"captureOutput":true}' | jq -c .output)" = '"x\n"' ]
+    [ "$(wp_run out-a -- echo streamed)" = streamed ]
+}
+
+streamed() { # TYPE MEMBERS: the kinds of events, and the result's output
+    api POST /v1/tasks -H 'Accept: application/x-ndjson' --data "{\"agentType\":\"$1\",\"command\":[\"echo\",\"x\"]$2}" |
+        jq -cs '[map(.type), .[-1].result.output]'
+}
+
+@test "streamOutput: for requests that do not say" {
+    [ "$(streamed stream-a '')" = '[["started","result"],"x\n"]' ]
+    [ "$(streamed stream-a ',"streamOutput":true')" = '[["started","stdout","result"],null]' ]
+    [ "$(streamed stream-b '')" = '[["started","stdout","result"],null]' ]
+    [ "$(streamed stream-b ',"streamOutput":false')" = '[["started","result"],null]' ]
+    [ "$(wp_run stream-a -- echo streamed)" = streamed ]
 }

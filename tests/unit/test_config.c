@@ -79,6 +79,8 @@ static const char *const samples[][3] = {
     {"resetTimeout", "10", "20"},
     {"maxOutputBytes", "1k", "2k"},
     {"environmentWhitelist", "[A]", "[A, B_*]"},
+    {"captureOutput", "false", "true"},
+    {"streamOutput", "false", "true"},
     {"dockerImage", "a", "b"},
     {"user", "1000", "1001:1001"},
     {"memory", "64m", "1g"},

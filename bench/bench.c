@@ -27,10 +27,12 @@
 #define SLOW     1  /* per round */
 #define WARMUP   50
 #define SAMPLES  (ROUNDS * FAST)
-#define VARIANTS 7
+#define VARIANTS 8
+#define EXEC     6 /* indices of variants */
+#define RUN      7
 
 struct bench {
-    wp_executor *pooled, *fresh;
+    wp_executor *pooled, *attached, *fresh;
     int api; /* connection, kept alive */
     const char *dir, *socket, *cli, *container, *image;
     char program[256], inside[64]; /* on the host, in a container */
@@ -84,6 +86,11 @@ static double run_library(struct bench *bench, wp_executor *executor)
 static double run_pooled(struct bench *bench)
 {
     return run_library(bench, bench->pooled);
+}
+
+static double run_attached(struct bench *bench)
+{
+    return run_library(bench, bench->attached);
 }
 
 static double run_fresh(struct bench *bench)
@@ -219,7 +226,8 @@ static void measure(struct bench *bench, struct variant *variants)
 
 static void print_table(const char *title, struct variant *variants, FILE *json)
 {
-    double bare = quantile(&variants[0], 0.5), exec = quantile(&variants[5], 0.5), run = quantile(&variants[6], 0.5);
+    double bare = quantile(&variants[0], 0.5), exec = quantile(&variants[EXEC], 0.5),
+           run = quantile(&variants[RUN], 0.5);
     printf("\n%s\n%-26s %6s %11s %11s %11s %13s %9s %9s\n", title, "us", "n", "p50", "p95", "p99", "added to bare",
            "x exec", "x run");
     for (int i = 0; i < VARIANTS; i++) {
@@ -243,6 +251,7 @@ static void compare(struct bench *bench, const char *name, char *argument, FILE 
     static struct variant variants[VARIANTS];
     const struct variant fresh[VARIANTS] = {{.name = "posix_spawn on the host", .run = run_bare, .per_round = FAST},
                                             {.name = "warm, library", .run = run_pooled, .per_round = FAST},
+                                            {.name = "warm, library, attach", .run = run_attached, .per_round = FAST},
                                             {.name = "warm, API (keep-alive)", .run = run_api, .per_round = FAST},
                                             {.name = "warm, warmpool run", .run = run_cli, .per_round = FAST},
                                             {.name = "WP_FRESH, library", .run = run_fresh, .per_round = SLOW},
@@ -354,12 +363,13 @@ static void claims(struct bench *bench, FILE *json)
 /* --- all together
  * ------------------------------------------------------------------------------------------------------------- */
 
-static wp_executor *open_executor(const struct bench *bench, wp_mode mode, const char *name)
+static wp_executor *open_executor(const struct bench *bench, wp_mode mode, const char *name, const char *transport)
 {
     char state[300], mount[300];
     snprintf(state, sizeof state, "stateDir=%s/%s", getenv("BENCH_STATE"), name);
     snprintf(mount, sizeof mount, "volumeMounts=%s:/bench", bench->dir);
     const char *const settings[] = {state,
+                                    transport,
                                     mount,
                                     "warmupAgentTypes=bench",
                                     "poolSize=1",
@@ -394,8 +404,9 @@ int main(int argc, char *argv[])
         fprintf(stderr, "bench: bench/run.sh starts this\n");
         return 2;
     }
-    bench.pooled = open_executor(&bench, WP_POOLED, "pooled");
-    bench.fresh = open_executor(&bench, WP_FRESH, "fresh");
+    bench.pooled = open_executor(&bench, WP_POOLED, "pooled", "transport=socket");
+    bench.attached = open_executor(&bench, WP_POOLED, "attached", "transport=attach");
+    bench.fresh = open_executor(&bench, WP_FRESH, "fresh", "transport=socket");
     fprintf(json, "[\n");
     compare(&bench, "tiny", NULL, json);
     compare(&bench, "busybox", "true", json);
@@ -403,6 +414,7 @@ int main(int argc, char *argv[])
     fprintf(json, "]\n");
     fclose(json);
     wp_executor_close(bench.pooled);
+    wp_executor_close(bench.attached);
     wp_executor_close(bench.fresh);
     return 0;
 }

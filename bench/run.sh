@@ -19,6 +19,7 @@ record() {
 
 cleanup() {
     wp down --force >/dev/null 2>&1 || true
+    "$build/warmpool" --socket "$place/attach.sock" down --force >/dev/null 2>&1 || true
     docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null 2>&1 || true
     rm -rf "$place"
 }
@@ -73,7 +74,38 @@ for way in cli api; do
     record '{variant: "100 MB", way: $a, sha256_right: ($b == "true"), ms: ($c | tonumber), daemon_peak_kib: ($d | tonumber)}' \
         "$name" $right $took "$(cat "$place/peak")"
 done
+
+echo
+echo "1 GB of zeros, as fast as it goes, to /dev/null"
+attached() { "$build/warmpool" --socket "$place/attach.sock" "$@"; }
+attached up --set stateDir="$place/attached" --set warmupAgentTypes=bench --set agentConfigs.bench.cpus=2 --set transport=attach \
+    --set autoScaling=false 2>/dev/null
+flood='head -c 1000000000 /dev/zero'
+through_socket() { wp run bench -- sh -c "$flood"; }
+through_attach() { attached run bench -- sh -c "$flood"; }
+through_exec() { docker exec "$(cat "$place/container")" sh -c "$flood"; }
+for round in 1 2 3; do
+    for way in socket attach exec; do
+        begun=$(date +%s%N)
+        through_$way >/dev/null
+        echo $((1000000000000 / ($(date +%s%N) - begun))) >>"$place/rate-$way"
+    done
+done
+exec_rate=$(sort -n "$place/rate-exec" | sed -n 2p)
+for way in socket attach exec; do
+    rate=$(sort -n "$place/rate-$way" | sed -n 2p) # MB/s, the median of three
+    case $way in socket) name="warmpool run, socket" ;; attach) name="warmpool run, attach" ;; exec) name="docker exec" ;; esac
+    printf '  %-22s %6d MB/s  %5.1f x docker exec\n' "$name" "$rate" "$(jq -n "$rate / $exec_rate")"
+    record '{variant: "output", way: $a, mb_per_s: ($b | tonumber), times_docker_exec: ($c | tonumber)}' "$name" "$rate" \
+        "$(jq -n "$rate / $exec_rate")" ""
+done
+attached down 2>/dev/null
 wp down 2>/dev/null
+
+if [ -x bench/files.sh ]; then
+    echo
+    bench/files.sh "$build"
+fi
 
 echo
 echo "memory by pool size (five agent types), and what waiting costs"

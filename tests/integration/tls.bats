@@ -139,3 +139,21 @@ teardown() {
     [ $SECONDS -lt 30 ]
     eventually 20 second_dockerd_answers "$SECOND"
 }
+
+@test "tasks run on an engine that is reached by TLS, by the attach stream, and nothing is left" {
+    unset DOCKER_HOST
+    DOCKER_HOST=unix://$SECOND/docker.sock
+    export DOCKER_HOST
+    "$BUILD/warmpoold" image build
+    daemon_start dockerHost="$ENGINE" dockerCertPath="$CERTS/client" poolSize=2
+    [ "$(warmpool status --json | jq -r .engine.transport)" = attach ]
+    [ "$(wp_run coder -- sh -c 'seq 300000' | md5sum)" = "$(seq 300000 | md5sum)" ]
+    [ "$(seq 300000 | warmpool run -i coder -- md5sum)" = "$(seq 300000 | md5sum)" ]
+    run -3 wp_run coder -- sh -c 'touch /tmp/left; exit 3'
+    [ "$(wp_run coder -- ls -A /tmp)" = "" ]
+    echo there >"$PLACE/file"
+    [ "$(wp_run --copy-in "$PLACE/file:file" coder -- cat file)" = there ]
+    run -124 wp_run --timeout 500ms coder -- sleep 60
+    audit
+    daemon_finish
+}

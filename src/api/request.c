@@ -83,12 +83,11 @@ static int read_size(const json_t *value, const char *key, int64_t *bytes, struc
 
 static int read_priority(const json_t *value, enum task_priority *priority, struct api_failure *failure)
 {
-    static const char *const names[] = {"critical", "high", "normal", "low", "background"};
-    for (unsigned i = 0; json_is_string(value) && i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(json_string_value(value), names[i]) == 0) {
-            *priority = (enum task_priority)i;
-            return 0;
-        }
+    uint32_t number;
+    if (json_is_string(value) && parse_priority(json_string_value(value), &number) == 0) {
+        *priority = (enum task_priority)number;
+        return 0;
+    }
     return bad(failure, 400, "$.priority must be critical, high, normal, low or background");
 }
 
@@ -479,11 +478,8 @@ int api_request_parse(struct api_request *request, const char *body, size_t size
 {
     *request = (struct api_request){0};
     *failure = (struct api_failure){.hint = NULL};
-    request->task = (struct task_request){.timeout_ms = -1,
-                                          .kill_timeout_ms = -1,
-                                          .queue_timeout_ms = -1,
-                                          .max_output_bytes = -1,
-                                          .priority = PRIORITY_NORMAL};
+    request->task =
+        (struct task_request){.timeout_ms = -1, .kill_timeout_ms = -1, .queue_timeout_ms = -1, .max_output_bytes = -1};
     json_error_t error;
     if (!is_bounded(body, size))
         return bad(failure, 400, "the body has more than %u values", VALUES_MAX);
@@ -501,6 +497,9 @@ int api_request_parse(struct api_request *request, const char *body, size_t size
     bool has_command = request->argv != NULL, has_task = json_object_get(request->json, "task") != NULL;
     if (request->task.agent_type == NULL)
         return bad(failure, 400, "$.agentType is missing");
+    if (json_object_get(request->json, "priority") == NULL)
+        request->task.priority =
+            (enum task_priority)config_profile_of(config, request->task.agent_type)->resources.priority;
     if (has_command == has_task)
         return bad(failure, 400,
                    has_command ? "$.command and $.task exclude each other" : "$.command (or $.task) is missing");

@@ -426,9 +426,9 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
         profile_release(&loader.drafts[i].profile);
         free(loader.drafts[i].given);
         free(loader.drafts[i].own);
-    free(loader.drafts);
     }
     free(loader.given);
+    free(loader.drafts);
     return result < 0 ? config_free(loader.config) : loader.config;
 }
 
@@ -487,7 +487,6 @@ struct config *config_free(struct config *config)
     return NULL;
 }
 
-struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
 const struct profile *config_profile_of(const struct config *config, const char *agent_type)
 {
     for (size_t i = 0; i < config->profile_count; i++)
@@ -497,6 +496,7 @@ const struct profile *config_profile_of(const struct config *config, const char 
 }
 
 {
+struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
     if (agent_type == NULL || !agent_type_valid(agent_type)) {
         error_set(err, ERROR_INVALID, "\"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
                   agent_type == NULL ? "" : agent_type);

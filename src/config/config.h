@@ -30,6 +30,12 @@ struct config_ulimit { /* ulimits: {nofile: 1024, nproc: "512:1024"} */
     int64_t soft, hard;
 };
 
+struct config_resources { /* resourceLimits: {maxMemory: 256m, ...}; 0: not given */
+    uint64_t max_memory_bytes, max_disk_bytes, max_cpu_ms;
+    uint32_t max_file_handles;
+    uint32_t priority; /* 0 critical to 4 background */
+};
+
 /* How runners are reached: over a unix socket in a directory that daemon and containers share, or over the engine's
  * attach stream. AUTO: the socket if it works with the engine, else the other. */
 enum config_transport { TRANSPORT_AUTO, TRANSPORT_SOCKET, TRANSPORT_ATTACH };
@@ -61,6 +67,7 @@ struct profile {
     size_t mount_count;
     struct config_ulimit *ulimits;
     size_t ulimit_count;
+    struct config_resources resources; /* memory and nofile have theirs in them */
     /* pool */
     uint32_t pool_size, min_pool_size, max_pool_size; /* containers */
     bool auto_scaling;
@@ -138,6 +145,8 @@ char *config_default_state_dir(void);
  * "64m", "512MB", "1g", "4096" bytes; binary multiples. -1 when malformed or out of range. */
 int parse_duration_ms(const char *text, uint64_t *milliseconds);
 int parse_size_bytes(const char *text, uint64_t *bytes);
+/* critical (0), high, normal, low or background (4). */
+int parse_priority(const char *text, uint32_t *priority);
 
 /* A member of registryAuth; NULL when it is not there. */
 const char *config_registry_auth(const struct config *config, const char *name);

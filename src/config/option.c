@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/internal.h"
+
 #define SCOPE_OFFSET_GLOBAL(field)  offsetof(struct config, field)
 #define SCOPE_OFFSET_POOL(field)    offsetof(struct profile, field)
 #define SCOPE_OFFSET_PROFILE(field) offsetof(struct profile, field)
@@ -109,6 +111,7 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_TMPFS] = "a mapping of absolute paths to sizes, at most 12",
         [TYPE_MOUNTS] = "a list of \"/host/path:/container/path\" or \"...:rw\", at most 32",
         [TYPE_ULIMITS] = "a mapping of limit names to N or \"SOFT:HARD\", at most 16",
+        [TYPE_RESOURCES] = "a mapping of maxMemory, maxFileHandles, maxDiskSpace, maxCpuTime and priority",
     };
     bool bounded = option->type >= TYPE_UINT && option->type <= TYPE_CPUS;
     char low[32], high[32];
@@ -628,9 +631,11 @@ int option_set(const struct option *option, void *record, const struct tree *val
 {
     void *field = (char *)record + option->offset;
     int result = -1;
-    if (is_list(option))
+    if (option->type == TYPE_RESOURCES && value->kind == TREE_MAPPING)
+        return resources_set(field, value, origin, err);
+    if (is_list(option) && option->type != TYPE_RESOURCES)
         result = set_list(option, record, field, value);
-    else if (value->kind == TREE_SCALAR)
+    else if (!is_list(option) && value->kind == TREE_SCALAR)
         result = set_scalar(option, record, field, value->text);
     return result < 0 ? refuse(option, value, origin, err) : 0;
 }
@@ -641,7 +646,8 @@ int option_set_text(const struct option *option, void *record, const char *text,
     struct tree *value;
     if (!is_list(option))
         value = tree_scalar(text);
-    else if (option->type == TYPE_PAIRS || option->type == TYPE_TMPFS || option->type == TYPE_ULIMITS)
+    else if (option->type == TYPE_PAIRS || option->type == TYPE_TMPFS || option->type == TYPE_ULIMITS ||
+             option->type == TYPE_RESOURCES)
         value = tree_mapping(text);
     else
         value = tree_sequence(text);
@@ -732,6 +738,8 @@ void option_print(const struct option *option, const void *record, struct buffer
         print_strings(out, *(char **const *)field);
     } else if (option->type == TYPE_PAIRS) {
         print_pairs(option, out, *(char **const *)field);
+    } else if (option->type == TYPE_RESOURCES) {
+        resources_print(field, out);
     } else if (is_list(option)) {
         print_profile_list(option, record, out);
     } else {
@@ -796,6 +804,8 @@ int option_copy(const struct option *option, void *to_record, const void *from_r
         *(bool *)to = *(const bool *)from;
     } else if (option->type == TYPE_STRINGS || option->type == TYPE_TYPES || option->type == TYPE_PAIRS) {
         return copy_strings(to, *(char **const *)from);
+    } else if (option->type == TYPE_RESOURCES) {
+        *(struct config_resources *)to = *(const struct config_resources *)from;
     } else if (is_list(option)) {
         return copy_profile_list(option, to_record, from_record);
     } else if (option->type == TYPE_STRING || option->type == TYPE_PATH) {

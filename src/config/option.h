@@ -28,6 +28,7 @@ enum option_type {
     TYPE_TMPFS,
     TYPE_MOUNTS,
     TYPE_ULIMITS,
+    TYPE_RESOURCES, /* struct config_resources */
 };
 
 struct option {

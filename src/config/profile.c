@@ -1,4 +1,5 @@
 /* Profiles: the built-in agent types, copies, and the checks that need more than one key. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,31 +174,64 @@ static int check_sizes(struct profile *profile, const bool *given, struct error 
     return 0;
 }
 
-/* tmpfs counts against the memory limit: by default all mounts together take less than half of it. */
-static int check_tmpfs(struct profile *profile, struct error *err)
+static int add_tmpfs(struct profile *profile, const char *path, uint64_t size_bytes, struct error *err)
 {
-    static const struct {
-        const char *path;
-        unsigned shift; /* memory / 2^shift */
-    } standard[] = {{"/tmp", 3}, {"/workspace", 2}, {"/dev/shm", 4}};
-    for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++) {
-        bool there = false;
-        for (size_t j = 0; j < profile->tmpfs_count; j++)
-            there = there || strcmp(profile->tmpfs[j].path, standard[i].path) == 0;
-        if (there)
-            continue;
-        struct config_tmpfs *list = realloc(profile->tmpfs, (profile->tmpfs_count + 1) * sizeof *list);
-        if (list == NULL)
-            return error_set(err, ERROR_NOMEM, "out of memory");
-        profile->tmpfs = list;
-        list[profile->tmpfs_count].size_bytes = profile->memory_bytes >> standard[i].shift & ~4095ULL;
-        list[profile->tmpfs_count].path = strdup(standard[i].path);
-        if (list[profile->tmpfs_count++].path == NULL)
-            return error_set(err, ERROR_NOMEM, "out of memory");
-    }
+    struct config_tmpfs *list = realloc(profile->tmpfs, (profile->tmpfs_count + 1) * sizeof *list);
+    if (list == NULL)
+        return error_set(err, ERROR_NOMEM, "out of memory");
+    profile->tmpfs = list;
+    list[profile->tmpfs_count] = (struct config_tmpfs){.path = strdup(path), .size_bytes = size_bytes & ~4095ULL};
+    return list[profile->tmpfs_count++].path == NULL ? error_set(err, ERROR_NOMEM, "out of memory") : 0;
+}
+
+static bool has_tmpfs(const struct profile *profile, const char *path)
+{
+    for (size_t i = 0; i < profile->tmpfs_count; i++)
+        if (strcmp(profile->tmpfs[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+static uint64_t sum_tmpfs(const struct profile *profile)
+{
     uint64_t sum = 0;
     for (size_t i = 0; i < profile->tmpfs_count; i++)
         sum += profile->tmpfs[i].size_bytes;
+    return sum;
+}
+
+/* By default all mounts together take less than half of the memory; under maxDiskSpace they share, in the same
+ * proportion, what the given ones leave of it. */
+static int complete_tmpfs(struct profile *profile, struct error *err)
+{
+    static const struct {
+        const char *path;
+        unsigned parts; /* sixteenths */
+    } standard[] = {{"/tmp", 2}, {"/workspace", 4}, {"/dev/shm", 1}};
+    uint64_t disk = profile->resources.max_disk_bytes, given = sum_tmpfs(profile), share = profile->memory_bytes / 16;
+    unsigned parts = 0;
+    for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++)
+        parts += has_tmpfs(profile, standard[i].path) ? 0 : standard[i].parts;
+    if (disk != 0 && given + parts * 4096ULL > disk)
+        return error_set(err, ERROR_INVALID,
+                         "%s: tmpfsLimits (%" PRIu64 " KiB together) leaves /tmp, /workspace and /dev/shm no room in "
+                         "resourceLimits.maxDiskSpace (%" PRIu64 " KiB)",
+                         profile->agent_type, given >> 10, disk >> 10);
+    if (disk != 0 && parts != 0)
+        share = (disk - given) / parts;
+    for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++)
+        if (!has_tmpfs(profile, standard[i].path) &&
+            add_tmpfs(profile, standard[i].path, share * standard[i].parts, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* tmpfs counts against the memory limit. */
+static int check_tmpfs(struct profile *profile, struct error *err)
+{
+    if (complete_tmpfs(profile, err) < 0)
+        return -1;
+    uint64_t sum = sum_tmpfs(profile);
     if (profile->memory_bytes != 0 && sum > profile->memory_bytes)
         return error_set(err, ERROR_INVALID,
                          "%s: tmpfsLimits: the mounts together (%llu MiB) exceed the memory limit (%llu MiB) that they "
@@ -253,9 +287,9 @@ int profile_check(const struct config *config, struct profile *profile, const bo
         return error_prefix(err, "%s: dockerImage", profile->agent_type);
     if (profile->docker_registry[0] != '\0' && registry_check(profile->docker_registry, err) < 0)
         return error_prefix(err, "%s: dockerRegistry: \"%.80s\"", profile->agent_type, profile->docker_registry);
-    return settle_cpus(profile, own, err) < 0 || check_whitelist(profile, err) < 0 ||
-                   check_unsafe(config, profile, err) < 0 || check_sizes(profile, given, err) < 0 ||
-                   check_tmpfs(profile, err) < 0
+    return settle_cpus(profile, own, err) < 0 || resources_settle(profile, own, err) < 0 ||
+                   check_whitelist(profile, err) < 0 || check_unsafe(config, profile, err) < 0 ||
+                   check_sizes(profile, given, err) < 0 || check_tmpfs(profile, err) < 0
                ? -1
                : 0;
 }

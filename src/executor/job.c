@@ -2,6 +2,7 @@
  * exactly once, from the loop, and the job is freed right after. */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -305,11 +306,19 @@ static void stream_stdin(struct job *job, struct runner_conn *conn, const void *
     runner_conn_stdin(conn, job->number, data, size, eof);
 }
 
+/* RLIMIT_CPU has whole seconds, and none is no limit. */
+static uint32_t cpu_limit_s(const struct job *job)
+{
+    uint64_t ms = job->owner->profile->resources.max_cpu_ms;
+    return (uint32_t)((ms + 999) / 1000); /* maxCpuTime is at most some days */
+}
+
 static void send_run(struct job *job, struct runner_conn *conn)
 {
     struct message_run run = {.flags = (job->has_stdin ? RUN_FLAG_STDIN : 0) | (job->terminal ? RUN_FLAG_TERMINAL : 0),
                               .timeout_ms = job->timeout_ms,
                               .kill_timeout_ms = job->kill_timeout_ms,
+                              .cpu_limit_s = cpu_limit_s(job),
                               .credit_stdout = job->output_window,
                               .credit_stderr = job->output_window,
                               .rows = job->rows,
@@ -610,6 +619,15 @@ static void not_started(struct task_result *result, const struct job *job, const
     result->message = text;
 }
 
+/* The kernel sends SIGXCPU at the limit, SIGKILL a second later. */
+static bool out_of_cpu_time(const struct job *job, const struct message_exit *message)
+{
+    uint64_t limit_us = cpu_limit_s(job) * 1000000ULL;
+    bool late = message->user_us != EXIT_UNMEASURED && message->system_us != EXIT_UNMEASURED &&
+                message->user_us + message->system_us >= limit_us;
+    return limit_us != 0 && (message->signal == SIGXCPU || (message->signal == SIGKILL && late));
+}
+
 static void explain(struct task_result *result, const struct job *job, const struct message_exit *message, char *text,
                     size_t size)
 {
@@ -625,6 +643,8 @@ static void explain(struct task_result *result, const struct job *job, const str
     case EXIT_SIGNALED:
         result->outcome = TASK_SIGNALED;
         snprintf(text, size, "killed by signal %u (%s)", message->signal, strsignal((int)message->signal));
+        if (out_of_cpu_time(job, message))
+            snprintf(text, size, "killed at the CPU time limit (resourceLimits.maxCpuTime) of %u s", cpu_limit_s(job));
         break;
     case EXIT_TIMED_OUT:
         result->outcome = TASK_TIMED_OUT;

@@ -69,14 +69,17 @@ static bool profile_mounts(const struct profile *profile, const char *path)
     return false;
 }
 
-/* The image's VOLUMEs share a sixteenth of the memory; tmpfsLimits can give them more. */
+/* The image's VOLUMEs share a sixteenth of the memory, or of resourceLimits.maxDiskSpace beside it; tmpfsLimits can
+ * give them more. */
 static size_t spec_image_volumes(struct spec_parts *parts, struct container_spec *spec, const struct profile *profile,
                                  const struct image *image, size_t arguments)
 {
     for (size_t i = 0; i < image->volume_count && spec->tmpfs_count < RECEIPT_MOUNTS_MAX - 2; i++) {
         if (profile_mounts(profile, image->volumes[i]))
             continue;
-        uint64_t size = (profile->memory_bytes / 16 / image->volume_count) & ~4095ULL;
+        uint64_t all =
+            profile->resources.max_disk_bytes != 0 ? profile->resources.max_disk_bytes : profile->memory_bytes;
+        uint64_t size = (all / 16 / image->volume_count + 4095) & ~4095ULL; /* never 0, which were no limit */
         parts->tmpfs[spec->tmpfs_count++] = (struct engine_tmpfs){
             .target = image->volumes[i], .size_bytes = size, .inodes = inodes_for(size), .exec = true};
         parts->entrypoint[arguments++] = image->volumes[i];

@@ -15,6 +15,8 @@ agentConfigs:
   out-b: {captureOutput: true}
   stream-a: {streamOutput: false}
   stream-b: {streamOutput: true}
+  res-a: {resourceLimits: {maxMemory: 100m, maxFileHandles: 333, maxDiskSpace: 70m, maxCpuTime: 1s, priority: background}}
+  res-b: {resourceLimits: {maxMemory: 80m, maxFileHandles: 444, maxDiskSpace: 14m, maxCpuTime: 3s}}
 YAML
     daemon_start_here
 }
@@ -58,4 +60,56 @@ streamed() { # TYPE MEMBERS: the kinds of events, and the result's output
     [ "$(streamed stream-b '')" = '[["started","stdout","result"],null]' ]
     [ "$(streamed stream-b ',"streamOutput":false')" = '[["started","result"],null]' ]
     [ "$(wp_run stream-a -- echo streamed)" = streamed ]
+}
+
+disk_mib() { # TYPE: of the writable mounts together
+    inside "$1" 'stat -f -c "%b %S" /tmp /workspace /dev/shm' | awk '{ sum += $1 * $2 } END { printf "%d", sum / 1048576 }'
+}
+
+@test "resourceLimits: maxMemory, maxFileHandles, maxDiskSpace" {
+    [ "$(host_config res-a .HostConfig.Memory)" = $((100 << 20)) ]
+    [ "$(host_config res-b .HostConfig.Memory)" = $((80 << 20)) ]
+    [ "$(inside res-a 'ulimit -n; ulimit -Hn' | xargs)" = "333 333" ]
+    [ "$(inside res-b 'ulimit -n; ulimit -Hn' | xargs)" = "444 444" ]
+    [ "$(disk_mib res-a)" = 70 ]
+    [ "$(disk_mib res-b)" = 14 ]
+}
+
+@test "resourceLimits: maxCpuTime of each task" {
+    # The limit, not the clock: a task that sleeps lives on.
+    [ "$(inside res-a 'ulimit -t; sleep 1.5; ulimit -Ht' | xargs)" = "1 2" ]
+    [ "$(inside res-b 'ulimit -t')" = 3 ]
+    result=$(post res-a sh -c 'while :; do :; done')
+    [ "$(jq -c '[.success, .exitCode]' <<<"$result")" = '[false,152]' ]
+    [[ "$(jq -r '.metadata.outcome + ": " + .error' <<<"$result")" == "signaled: "*"CPU time limit (resourceLimits.maxCpuTime) of 1 s"* ]] || {
+        echo "$result"
+        return 1
+    }
+    # Who ignores the signal is killed a second later.
+    [[ "$(post res-a sh -c 'trap "" XCPU; while :; do :; done')" == *"CPU time limit"* ]]
+    # The next task has its own second.
+    wp_run res-a -- sh -c 'i=0; while [ $i -lt 1000 ]; do i=$((i + 1)); done'
+}
+
+# Runs one task that says nothing, then one of low priority, while the only container is busy: who was first?
+first_of_two() { # TYPE
+    local type=$1 tasks=()
+    inside "$type" 'sleep 1' >/dev/null 2>&1 3>&- &
+    tasks+=($!)
+    eventually 5 is_busy "$type"
+    for one in '' '"priority":"low",'; do
+        api POST /v1/tasks --data "{\"agentType\":\"$type\",$one\"command\":[\"true\"]}" >/dev/null 3>&- &&
+            echo "${one:-silent}" >>"$BATS_TEST_TMPDIR/$type" &
+        tasks+=($!)
+        eventually 5 waits "$type" $((${#tasks[@]} - 1))
+    done
+    wait "${tasks[@]}"
+    head -n 1 "$BATS_TEST_TMPDIR/$type"
+}
+is_busy() { [ "$(pool_of "$1" .busy)" = 1 ]; }
+waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
+
+@test "resourceLimits: priority, for requests that do not say" {
+    [[ "$(first_of_two res-a)" == *low* ]]
+    [ "$(first_of_two res-b)" = silent ]
 }

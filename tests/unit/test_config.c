@@ -97,6 +97,7 @@ static const char *const samples[][3] = {
     {"command", "[a]", "[a, b]"},
     {"tmpfsLimits", "{/tmp: 1m}", "{/tmp: 2m}"},
     {"volumeMounts", "[\"/a:/b\"]", "[\"/a:/b:rw\"]"},
+    {"resourceLimits", "{maxMemory: 64m}", "{maxCpuTime: 3s, priority: low}"},
     {"ulimits", "{nofile: 10}", "{nofile: \"10:20\"}"},
 };
 
@@ -256,6 +257,55 @@ static void test_cpu_quota_is_cpus_in_other_words(void **state)
     refuse("cpuQuota: 999\n", "1000");
 }
 
+static void test_resource_limits_are_other_keys_in_other_words(void **state)
+{
+    (void)state;
+    struct error error = ERROR_INIT;
+    struct config *config = parse_sound(
+        "resourceLimits: {maxMemory: 100m, maxFileHandles: 333, maxDiskSpace: 70m, maxCpuTime: 1500, priority: low}\n"
+        "agentConfigs:\n  near: {memory: 200m, ulimits: {nofile: 20}}\n  own: {resourceLimits: {maxFileHandles: "
+        "40}}\n");
+    struct profile *profile = config_profile(config, "coder", &error);
+    assert_int_equal(profile->memory_bytes, 100 << 20); /* over the built-in 512m */
+    assert_int_equal(profile->ulimits[0].hard, 333);
+    assert_int_equal(profile->resources.priority, 3);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < profile->tmpfs_count; i++)
+        sum += profile->tmpfs[i].size_bytes;
+    assert_int_equal(sum, 70 << 20);
+    profile_free(profile);
+    profile = config_profile(config, "near", &error);
+    assert_int_equal(profile->memory_bytes, 200 << 20);
+    assert_int_equal(profile->ulimits[0].hard, 20);
+    profile_free(profile);
+    profile = config_profile(config, "own", &error);
+    assert_int_equal(profile->memory_bytes, 256 << 20);
+    assert_int_equal(profile->ulimits[0].soft, 40);
+    assert_int_equal(profile->resources.priority, 2);
+    profile_free(profile);
+    config_free(config);
+    config_free(parse_sound("ulimits: {core: 0}\nresourceLimits: {maxFileHandles: 20}\n"));
+}
+
+static void test_resource_limits_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    refuse("resourceLimits: {maxMemory: 64m}\nmemory: 65m\n",
+           "resourceLimits.maxMemory (67108864 bytes) are both given");
+    refuse("agentConfigs: {coder: {resourceLimits: {maxMemory: 64m}, memory: 65m}}\n", "coder: memory");
+    refuse("resourceLimits: {maxFileHandles: 20}\nulimits: {nofile: 30}\n", "ulimits.nofile and");
+    refuse("memory: 64m\nresourceLimits: {maxDiskSpace: 65m}\n", "exceeds the memory limit (64 MiB)");
+    refuse("resourceLimits: {maxDiskSpace: 1m}\ntmpfsLimits: {/tmp: 1m}\n", "no room in resourceLimits.maxDiskSpace");
+    refuse("\nresourceLimits:\n  maxNetworkConnections: 10\n",
+           "test.yaml:3: resourceLimits.maxNetworkConnections: \"10\" is not allowed; allowed: nothing");
+    refuse("resourceLimits: {maxCpuTime: long}\n", "a time");
+    refuse("resourceLimits: {priority: 3}\n", "critical, high");
+    refuse("resourceLimits: {maxMemory: [1]}\n", "a size");
+    refuse("resourceLimits: {maxFileHandles: 4}\n", "16 to 1048576");
+    refuse("resourceLimits: {maxPower: 4}\n", "maxMemory, maxFileHandles");
+    refuse("resourceLimits: 4\n", "a mapping of maxMemory");
+}
+
 static void test_profiles(void **state)
 {
     (void)state;
@@ -336,7 +386,8 @@ static void test_the_printed_configuration_reads_back_the_same(void **state)
 {
     (void)state;
     struct config *config =
-        parse_sound("poolSize: 3\ncpuQuota: 12345\nagentConfigs: {coder: {cpus: 1.5, tmpfsLimits: {/tmp: 3m}}}\n");
+        parse_sound("poolSize: 3\ncpuQuota: 12345\nresourceLimits: {maxMemory: 99m, maxDiskSpace: 9m, maxFileHandles: "
+                    "99, maxCpuTime: 1}\nagentConfigs: {coder: {cpus: 1.5, tmpfsLimits: {/tmp: 3m}}}\n");
     struct buffer first = {0}, second = {0};
     config_print_effective(config, &first);
     config_free(config);
@@ -395,6 +446,8 @@ int main(void)
         cmocka_unit_test(test_sizes_not_given_follow_those_given),
         cmocka_unit_test(test_what_weakens_isolation_must_be_allowed_by_name),
         cmocka_unit_test(test_cpu_quota_is_cpus_in_other_words),
+        cmocka_unit_test(test_resource_limits_are_other_keys_in_other_words),
+        cmocka_unit_test(test_resource_limits_that_do_not_fit_are_refused),
         cmocka_unit_test(test_profiles),
         cmocka_unit_test(test_default_mounts_take_less_than_half_of_the_memory),
         cmocka_unit_test(test_overrides_win_over_environment_over_file),

@@ -319,6 +319,7 @@ static void fake_parse(struct fake_connection *connection)
     if (end == NULL)
         return;
     assert_int_equal(sscanf(text, "%*s %511s", path), 1);
+    snprintf(connection->fake->head, sizeof(connection->fake->head), "%s", text);
     buffer_consume(&connection->in, buffer_length(&connection->in));
     fake_request(connection, path);
 }

@@ -88,6 +88,7 @@ struct fake {
     struct list connections;
     unsigned requests, open, most_open; /* without /version and /info */
     char paths[2048];                   /* of the requests, a line each */
+    char head[4096];                    /* of the last one, as far as it fits */
     bool closed;
 };
 

@@ -542,6 +542,18 @@ int main(void)
         TEST(test_stream_refused),
         TEST(test_stream_stall),
         TEST(test_stream_without_reader),
+        TEST(test_pull_progress),
+        TEST(test_pull_told_seldom),
+        TEST(test_pull_cut),
+        TEST(test_pull_garbage),
+        TEST(test_pull_errors),
+        TEST(test_pull_misleading_name),
+        TEST(test_pull_too_much),
+        TEST(test_pull_keeps_secrets),
+        TEST(test_pull_references),
+        TEST(test_pull_stall),
+        TEST(test_pull_of_closed),
+        TEST(test_pull_by_podman),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,3 +27,17 @@ void test_certificate_files(void **state);
 void test_plain_tcp(void **state);
 void test_unknown_host(void **state);
 void test_podman_create(void **state);
+
+/* pull.c */
+void test_pull_progress(void **state);
+void test_pull_told_seldom(void **state);
+void test_pull_cut(void **state);
+void test_pull_garbage(void **state);
+void test_pull_errors(void **state);
+void test_pull_misleading_name(void **state);
+void test_pull_too_much(void **state);
+void test_pull_keeps_secrets(void **state);
+void test_pull_references(void **state);
+void test_pull_stall(void **state);
+void test_pull_of_closed(void **state);
+void test_pull_by_podman(void **state);

@@ -1,17 +1,14 @@
 #include "executor/internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/cleanup.h"
+#include "config/login.h"
 #include "config/reference.h"
 
-#define PASSWORD_MAX  4096U
-#define DEFAULT_IMAGE "warmpool-agent" /* is made on this machine; of that name elsewhere it would be somebody else's  \
-                                        */
+#define DEFAULT_IMAGE                                                                                                  \
+    "warmpool-agent" /* is made on this machine; of that name elsewhere it would be somebody else's                    \
+                      */
 
 static void image_free(struct image *image)
 {
@@ -165,50 +162,24 @@ static void on_pulled(void *user, const struct error *error)
     image_settle(image, &full);
 }
 
-static int read_password(const char *path, char password[PASSWORD_MAX], struct error *err)
-{
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, password, PASSWORD_MAX - 1);
-    if (got < 0)
-        return error_errno(err, errno, "registryAuth: reading passwordFile %.200s", path);
-    password[got] = '\0';
-    password[strcspn(password, "\r\n")] = '\0';
-    return 0;
-}
-
-/* The login is for dockerRegistry, or for Docker Hub where none is set: no other registry gets to see it. */
-static bool login_is_for(const struct image *image)
-{
-    size_t length = strcspn(image->registry, "/");
-    if (image->registry[0] == '\0')
-        return !reference_names_registry(image->pulled);
-    return strncmp(image->pulled, image->registry, length) == 0 && image->pulled[length] == '/';
-}
-
 static void pull(struct image *image)
 {
     struct executor *executor = image->executor;
-    const struct config *config = executor->config;
-    char password[PASSWORD_MAX] = "", server[256] = "";
     struct error error = ERROR_INIT;
-    if (reference_names_registry(image->pulled))
-        snprintf(server, sizeof server, "%.*s", (int)strcspn(image->pulled, "/"), image->pulled);
-    struct registry_auth auth = {.username = config_registry_auth(config, "username"),
-                                 .password = config_registry_auth(config, "password"),
-                                 .identity_token = config_registry_auth(config, "identityToken"),
-                                 .server = server[0] != '\0' ? server : NULL};
-    const char *file = config_registry_auth(config, "passwordFile");
-    bool login = (auth.username != NULL || auth.identity_token != NULL) && login_is_for(image);
-    if (login && file != NULL && read_password(file, password, &error) < 0) {
+    struct login login;
+    int found = login_find(&login, executor->config, image->registry, image->pulled, &error);
+    if (found < 0) {
         image_settle(image, &error);
         return;
     }
-    if (file != NULL)
-        auth.password = password;
+    struct registry_auth auth = {.username = login.username,
+                                 .password = login.password,
+                                 .identity_token = login.identity_token,
+                                 .server = login.server};
     image->state = IMAGE_PULLING;
     log_info(executor->log, "pulling %s", image->pulled);
-    engine_image_pull(executor->engine, image->pulled, login ? &auth : NULL, on_progress, on_pulled, image);
-    explicit_bzero(password, sizeof password);
+    engine_image_pull(executor->engine, image->pulled, found > 0 ? &auth : NULL, on_progress, on_pulled, image);
+    login_forget(&login);
 }
 
 static void on_inspected_there(void *user, const struct image_status *status, const struct error *error)

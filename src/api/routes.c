@@ -175,6 +175,9 @@ static enum MHD_Result refresh_container(const struct call *call)
 
 static enum MHD_Result get_metrics(const struct call *call)
 {
+    if (!call->exchange->server->config->enable_metrics)
+        return exchange_error(call->exchange, MHD_HTTP_NOT_FOUND, "not_found", "metrics are off",
+                              "set enableMetrics to true in the configuration and restart the daemon");
     metrics_write(&call->exchange->answer, call->exchange->server->executor);
     return exchange_answer(call->exchange, MHD_HTTP_OK);
 }

@@ -56,6 +56,7 @@ struct profile {
     char *runtime;          /* of the engine's; "": its default */
     char *network_mode;     /* isolated (bridge is the same), internal, none, or a network's name */
     bool read_only_root;    /* readOnlyRootFs */
+    bool sandboxed;         /* always true */
     bool no_new_privileges; /* noNewPrivileges */
     char **security_opts;   /* securityOpts, NULL-terminated, never NULL */
     char **environment;     /* K=V, NULL-terminated: built in ones, then environment; agent type's own variables
@@ -96,6 +97,7 @@ struct config {
     enum log_level log_level;
     char **registry_auth; /* registryAuth: NAME=VALUE, NULL-terminated, never NULL */
     bool preload_common_images;
+    bool enable_metrics;
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
     uint32_t max_concurrent_creates;
     uint32_t max_total_containers;

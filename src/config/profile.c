@@ -126,6 +126,13 @@ static bool is_sensitive(const char *path)
 
 static int check_unsafe(const struct config *config, const struct profile *profile, struct error *err)
 {
+    if (!profile->sandboxed)
+        return error_set(
+            err, ERROR_INVALID,
+            "%s: sandboxed: false is not possible, a container is always isolated; what can be loosened has "
+            "keys of its own (securityOpts, user, networkMode, noNewPrivileges, volumeMounts) and must be "
+            "named in allowUnsafe",
+            profile->agent_type);
     if ((strcmp(profile->network_mode, "host") == 0 || strncmp(profile->network_mode, "container:", 10) == 0) &&
         refuse_unsafe(config, profile, "networkMode host or container:", "host-network", err) < 0)
         return -1;

@@ -624,7 +624,7 @@ static bool out_of_cpu_time(const struct job *job, const struct message_exit *me
 {
     uint64_t limit_us = cpu_limit_s(job) * 1000000ULL;
     bool late = message->user_us != EXIT_UNMEASURED && message->system_us != EXIT_UNMEASURED &&
-                message->user_us + message->system_us >= limit_us;
+                message->user_us + message->system_us >= limit_us + 500000;
     return limit_us != 0 && (message->signal == SIGXCPU || (message->signal == SIGKILL && late));
 }
 

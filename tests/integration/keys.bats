@@ -81,7 +81,7 @@ disk_mib() { # TYPE: of the writable mounts together
     [ "$(inside res-b 'ulimit -t')" = 3 ]
     result=$(post res-a sh -c 'while :; do :; done')
     [ "$(jq -c '[.success, .exitCode]' <<<"$result")" = '[false,152]' ]
-    [[ "$(jq -r '.metadata.outcome + ": " + .error' <<<"$result")" == "signaled: "*"CPU time limit (resourceLimits.maxCpuTime) of 1 s"* ]] || {
+    [[ "$(jq -r '.outcome + ": " + .error' <<<"$result")" == "signaled: "*"CPU time limit (resourceLimits.maxCpuTime) of 1 s"* ]] || {
         echo "$result"
         return 1
     }

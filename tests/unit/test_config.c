@@ -47,6 +47,7 @@ static const char *const samples[][3] = {
     {"logLevel", "debug", "error"},
     {"autoCleanup", "false", "true"},
     {"cleanupBetweenTasks", "false", "true"},
+    {"enableMetrics", "false", "true"},
     {"optimizeNetworking", "false", "true"},
     {"preloadCommonImages", "false", "true"},
     {"registryAuth", "{username: u, password: p}", "{identityToken: t}"},
@@ -91,6 +92,7 @@ static const char *const samples[][3] = {
     {"memorySwappiness", "0", "10"},
     {"networkMode", "none", "internal"},
     {"readOnlyRootFs", "false", "true"},
+    {"sandboxed", "true", NULL}, /* nothing else is possible */
     {"noNewPrivileges", "false", "true"},
     {"securityOpts", "[apparmor=x]", "[apparmor=y]"},
     {"environment", "{A: x}", "{A: y}"},
@@ -121,6 +123,8 @@ static void test_two_values_of_each_option_differ(void **state)
     assert_int_equal(count, option_count);
     for (size_t i = 0; i < count; i++) {
         assert_non_null(option_find(samples[i][0]));
+        if (samples[i][2] == NULL)
+            continue;
         char *first = value_of(samples[i][0], samples[i][1]), *second = value_of(samples[i][0], samples[i][2]);
         if (strcmp(first, second) == 0)
             fail_msg("%s: %s and %s both give %s", samples[i][0], samples[i][1], samples[i][2], first);
@@ -223,6 +227,9 @@ static void test_what_weakens_isolation_must_be_allowed_by_name(void **state)
     refuse("networkMode: container:x\n", "host-network");
     refuse("cleanupBetweenTasks: false\n", "no-cleanup");
     refuse("securityOpts: [seccomp=unconfined]\n", "unconfined");
+    refuse("agentConfigs: {coder: {sandboxed: false}}\n", "coder: sandboxed");
+    refuse("sandboxed: false\n", "allowUnsafe");
+    config_free(parse_sound("sandboxed: true\n"));
     refuse("user: root\n", "root-user");
     refuse("user: \"0:0\"\n", "root-user");
     refuse("noNewPrivileges: false\n", "new-privileges");

@@ -427,9 +427,9 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
         free(loader.drafts[i].given);
         free(loader.drafts[i].own);
     }
-    free(loader.given);
     free(loader.drafts);
     return result < 0 ? config_free(loader.config) : loader.config;
+    free(loader.given);
 }
 
 static int read_file(const char *path, struct buffer *text, struct error *err)
@@ -495,9 +495,9 @@ const struct profile *config_profile_of(const struct config *config, const char 
     return &config->defaults;
 }
 
-{
 struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
     if (agent_type == NULL || !agent_type_valid(agent_type)) {
+{
         error_set(err, ERROR_INVALID, "\"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
                   agent_type == NULL ? "" : agent_type);
         return NULL;

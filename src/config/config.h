@@ -153,6 +153,9 @@ int parse_priority(const char *text, uint32_t *priority);
 /* A member of registryAuth; NULL when it is not there. */
 const char *config_registry_auth(const struct config *config, const char *name);
 
+/* Says what weakens a default: key, agent type, consequence, one call each. */
+void config_warnings(const struct config *config, void (*warn)(void *user, const char *text), void *user);
+
 /* Prints the option table as Markdown (docs/CONFIGURATION.md), or the effective configuration as YAML. Into `out`. */
 struct buffer;
 void config_print_docs(struct buffer *out);

@@ -13,16 +13,23 @@ static int print(struct buffer *text)
     return code;
 }
 
+static void print_warning(void *user, const char *text)
+{
+    fprintf(stderr, "%s: warning: %s\n", (const char *)user, text);
+}
+
 static int show(struct daemon_arguments *arguments, bool only_check)
 {
     struct config *config = arguments_config(arguments);
     if (config == NULL)
         return 2;
     struct buffer text = {0};
-    if (only_check)
+    if (only_check) {
+        config_warnings(config, print_warning, (void *)arguments->config_path);
         buffer_printf(&text, "%s: correct\n", arguments->config_path);
-    else
+    } else {
         config_print_effective(config, &text);
+    }
     config_free(config);
     return print(&text);
 }

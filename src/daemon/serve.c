@@ -206,6 +206,11 @@ static void usage(void)
            "`warmpoold config docs` lists the keys.\n");
 }
 
+static void on_config_warning(void *user, const char *text)
+{
+    log_warn((struct log *)user, "%s", text);
+}
+
 int verb_serve(int argc, char *argv[])
 {
     struct daemon_arguments arguments;
@@ -222,6 +227,7 @@ int verb_serve(int argc, char *argv[])
         return 2;
     }
     daemon.log = (struct log){.level = daemon.config->log_level, .sink = on_log};
+    config_warnings(daemon.config, on_config_warning, &daemon.log);
     raise_descriptor_limit();
     uv_loop_init(&daemon.loop);
     const int numbers[] = {SIGTERM, SIGINT};

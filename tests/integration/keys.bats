@@ -113,3 +113,27 @@ waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
     [[ "$(first_of_two res-a)" == *low* ]]
     [ "$(first_of_two res-b)" = silent ]
 }
+
+@test "enableMetrics, sandboxed, warnings: another daemon" {
+    api GET /v1/metrics | jq -e .tasks
+    (
+        unset DAEMON_CONFIG INSTANCE
+        trap daemon_finish EXIT
+        daemon_start enableMetrics=false agentConfigs.loose.readOnlyRootFs=false agentConfigs.many.pids=5000
+        [ "$(api GET /v1/metrics | jq -r .error.hint)" = "set enableMetrics to true in the configuration and restart the daemon" ]
+        [ "$(api GET /v1/metrics -o /dev/null -w '%{http_code}')" = 404 ]
+        grep -q 'warn.*loose: readOnlyRootFs is false: .*each container serves one task' "$DAEMON_LOG"
+        grep -q 'warn.*many: pids is 5000' "$DAEMON_LOG"
+        [ "$(grep -c ' warn ' "$DAEMON_LOG")" = 2 ]
+        [ "$(container_of loose)" != "$(container_of loose)" ] # as the warning says
+    )
+    echo 'agentConfigs: {many: {pids: 5000}}' >"$BATS_TEST_TMPDIR/check.yaml"
+    run --separate-stderr warmpool config check "$BATS_TEST_TMPDIR/check.yaml"
+    [ "$status" = 0 ]
+    [[ "$output" == *"check.yaml: correct" ]]
+    [[ "$stderr" == *"check.yaml: warning: many: pids is 5000"* ]]
+    echo 'sandboxed: false' >"$BATS_TEST_TMPDIR/check.yaml"
+    run warmpool config check "$BATS_TEST_TMPDIR/check.yaml"
+    [ "$status" = 2 ]
+    [[ "$output" == *"sandboxed: false is not possible"*allowUnsafe* ]]
+}

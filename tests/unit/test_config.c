@@ -406,6 +406,58 @@ static void test_the_printed_configuration_reads_back_the_same(void **state)
     config_free(config);
 }
 
+static void keep_warning(void *user, const char *text)
+{
+    buffer_append_string(user, text);
+    buffer_append_string(user, "\n");
+}
+
+static void warned(const char *text, const char *part)
+{
+    struct buffer out = {0};
+    struct config *config = parse_sound(text);
+    config_warnings(config, keep_warning, &out);
+    const char *first = strstr(buffer_text(&out), part);
+    if (first == NULL)
+        fail_msg("\"%s\" is not in \"%s\"", part, buffer_text(&out));
+    if (strstr(first + 1, part) != NULL)
+        fail_msg("said twice: %s", buffer_text(&out));
+    buffer_free(&out);
+    config_free(config);
+}
+
+static void test_what_weakens_a_default_is_said_once(void **state)
+{
+    (void)state;
+    struct buffer out = {0};
+    struct config *config = parse_sound("");
+    config_warnings(config, keep_warning, &out);
+    assert_string_equal(buffer_text(&out), "");
+    config_free(config);
+    config =
+        parse_sound("agentConfigs: {mine: {tmpfsLimits: {/tmp: 40m}, pids: 4096, cpus: 0.1, networkMode: internal}}");
+    config_warnings(config, keep_warning, &out);
+    assert_string_equal(buffer_text(&out), "");
+    config_free(config);
+    buffer_free(&out);
+    warned("readOnlyRootFs: false\n", "of its own: readOnlyRootFs is false: what");
+    warned("agentConfigs: {mine: {readOnlyRootFs: false}}\n", "mine: readOnlyRootFs is false: what");
+    warned("volumeMounts: [\"/a:/b:rw\", \"/c:/d\"]\n", "volumeMounts: /a is writable at /b");
+    warned("networkMode: shared\n", "networkMode is shared: all containers");
+    warned("pids: 4097\n", "pids is 4097");
+    warned("securityOpts: [\"seccomp={}\"]\n", "securityOpts: seccomp: this profile replaces");
+    warned("allowUnsafe: [unconfined]\nsecurityOpts: [apparmor=unconfined]\n", "securityOpts: apparmor=unconfined");
+    warned("allowUnsafe: [unconfined]\n", "allowUnsafe has unconfined: securityOpts may");
+    warned("allowUnsafe: [root-user]\n", "allowUnsafe has root-user");
+    warned("allowUnsafe: [new-privileges]\nnoNewPrivileges: false\n", ": noNewPrivileges is false");
+    warned("allowUnsafe: [host-network]\nnetworkMode: host\n", "networkMode is host: tasks have that network");
+    warned("allowUnsafe: [no-cleanup]\ncleanupBetweenTasks: false\n", "type: cleanupBetweenTasks is false");
+    warned("user: \"1000\"\n", "user is 1000");
+    warned("agentConfigs: {coder: {cpus: 0}}\n", "coder: cpus is 0");
+    warned("oomScoreAdj: -5\n", "oomScoreAdj is -5");
+    warned("agentConfigs: {mine: {tmpfsLimits: {/tmp: 90m}}}\n", "mine: tmpfsLimits: the mounts together (170 MiB)");
+}
+
 static void test_durations_and_sizes(void **state)
 {
     (void)state;
@@ -459,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_default_mounts_take_less_than_half_of_the_memory),
         cmocka_unit_test(test_overrides_win_over_environment_over_file),
         cmocka_unit_test(test_the_printed_configuration_reads_back_the_same),
+        cmocka_unit_test(test_what_weakens_a_default_is_said_once),
         cmocka_unit_test(test_durations_and_sizes),
         cmocka_unit_test(test_the_page_documents_every_key),
     };

@@ -302,7 +302,7 @@ static int override_type(struct loader *loader, const struct config_override *ov
 const char *config_registry_auth(const struct config *config, const char *name)
 {
     size_t length = strlen(name);
-    for (char **pair = config->registry_auth; *pair != NULL; pair++)
+    for (char **pair = config->registry_auth; pair != NULL && *pair != NULL; pair++)
         if (strncmp(*pair, name, length) == 0 && (*pair)[length] == '=')
             return *pair + length + 1;
     return NULL;
@@ -311,6 +311,8 @@ const char *config_registry_auth(const struct config *config, const char *name)
 static int check_registry_auth(const struct config *config, struct error *err)
 {
     static const char *const known[] = {"username", "password", "passwordFile", "identityToken"};
+    if (config->registry_auth == NULL || *config->registry_auth == NULL)
+        return 0;
     for (char **pair = config->registry_auth; *pair != NULL; pair++) {
         size_t length = strcspn(*pair, "=");
         bool found = false;
@@ -326,8 +328,7 @@ static int check_registry_auth(const struct config *config, struct error *err)
          token = config_registry_auth(config, "identityToken") != NULL;
     bool password = config_registry_auth(config, "password") != NULL,
          file = config_registry_auth(config, "passwordFile") != NULL;
-    if (*config->registry_auth == NULL || (token && !user && !password && !file) ||
-        (!token && user && password != file))
+    if ((token && !user && !password && !file) || (!token && user && password != file))
         return 0;
     return error_set(
         err, ERROR_INVALID,
@@ -428,8 +429,8 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
         free(loader.drafts[i].own);
     }
     free(loader.drafts);
-    return result < 0 ? config_free(loader.config) : loader.config;
     free(loader.given);
+    return result < 0 ? config_free(loader.config) : loader.config;
 }
 
 static int read_file(const char *path, struct buffer *text, struct error *err)
@@ -496,8 +497,8 @@ const struct profile *config_profile_of(const struct config *config, const char 
 }
 
 struct profile *config_profile(const struct config *config, const char *agent_type, struct error *err)
-    if (agent_type == NULL || !agent_type_valid(agent_type)) {
 {
+    if (agent_type == NULL || !agent_type_valid(agent_type)) {
         error_set(err, ERROR_INVALID, "\"%.64s\" is no agent type; allowed: [a-z0-9][a-z0-9-]{0,30}",
                   agent_type == NULL ? "" : agent_type);
         return NULL;

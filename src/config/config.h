@@ -95,7 +95,7 @@ struct config {
     char *state_dir; /* absolute */
     char *socket;    /* absolute */
     enum log_level log_level;
-    char **registry_auth; /* registryAuth: NAME=VALUE, NULL-terminated, never NULL */
+    char **registry_auth; /* registryAuth: NAME=VALUE, NULL-terminated; NULL: none */
     bool preload_common_images;
     bool enable_metrics;
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;

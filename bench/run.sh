@@ -76,11 +76,11 @@ for way in cli api; do
 done
 
 echo
-echo "1 GB of zeros, as fast as it goes, to /dev/null"
+echo "1 GiB of zeros in pieces of 64 KiB, to /dev/null"
 attached() { "$build/warmpool" --socket "$place/attach.sock" "$@"; }
 attached up --set stateDir="$place/attached" --set warmupAgentTypes=bench --set agentConfigs.bench.cpus=2 --set transport=attach \
     --set autoScaling=false 2>/dev/null
-flood='head -c 1000000000 /dev/zero'
+flood='dd if=/dev/zero bs=64k count=16000 2>/dev/null'
 through_socket() { wp run bench -- sh -c "$flood"; }
 through_attach() { attached run bench -- sh -c "$flood"; }
 through_exec() { docker exec "$(cat "$place/container")" sh -c "$flood"; }
@@ -88,7 +88,7 @@ for round in 1 2 3; do
     for way in socket attach exec; do
         begun=$(date +%s%N)
         through_$way >/dev/null
-        echo $((1000000000000 / ($(date +%s%N) - begun))) >>"$place/rate-$way"
+        echo $((1048576000000 / ($(date +%s%N) - begun))) >>"$place/rate-$way"
     done
 done
 exec_rate=$(sort -n "$place/rate-exec" | sed -n 2p)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "api/internal.h"
@@ -48,6 +49,24 @@ static void put_frame(struct upgraded *upgraded, uint8_t type, const void *data,
     put_flagged(upgraded, type, 0, data, size);
 }
 
+/* Past the buffer while that is empty; what the socket does not take goes into it. */
+static void put_output_frame(struct upgraded *upgraded, uint8_t type, const uint8_t *data, size_t size)
+{
+    uint8_t header[FRAME_HEADER_BYTES];
+    struct iovec parts[2] = {{.iov_base = header, .iov_len = sizeof header},
+                             {.iov_base = (void *)(uintptr_t)data, .iov_len = size}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    frame_encode_header(header, type, 0, 0, (uint32_t)size);
+    ssize_t sent = 0;
+    if (upgraded->open && !upgraded->closing && buffer_length(&upgraded->out) == 0)
+        sent = sendmsg(upgraded->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t taken = sent > 0 ? (size_t)sent : 0; /* what is wrong shows with the next flush */
+    if (taken < sizeof header)
+        buffer_append(&upgraded->out, header + taken, sizeof header - taken);
+    size_t of_data = taken > sizeof header ? taken - sizeof header : 0;
+    buffer_append(&upgraded->out, data + of_data, size - of_data);
+}
+
 /* --- from the task ---------------------------------------------------------------------------------------------- */
 
 static void on_output(void *user, struct task *task, int stream, const uint8_t *data, size_t size)
@@ -60,7 +79,7 @@ static void on_output(void *user, struct task *task, int stream, const uint8_t *
     upgraded->unconsumed[stream == 2] += size;
     while (size > 0) {
         size_t piece = size < FRAME_DATA_MAX ? size : FRAME_DATA_MAX;
-        put_frame(upgraded, stream == 1 ? FRAME_STDOUT : FRAME_STDERR, data, piece);
+        put_output_frame(upgraded, stream == 1 ? FRAME_STDOUT : FRAME_STDERR, data, piece);
         data += piece;
         size -= piece;
     }

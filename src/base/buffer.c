@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFER_KEEP_BYTES (128U * 1024U)
+#define BUFFER_KEEP_BYTES (512U * 1024U)
 
 uint8_t *buffer_reserve(struct buffer *buffer, size_t size)
 {

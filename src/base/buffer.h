@@ -35,7 +35,7 @@ void buffer_append(struct buffer *buffer, const void *data, size_t size);
 void buffer_append_string(struct buffer *buffer, const char *text);
 void buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Drops `size` bytes from the front; an emptied buffer larger than 128 KiB gives its memory back. */
+/* Drops `size` bytes from the front; an emptied buffer larger than 512 KiB gives its memory back. */
 void buffer_consume(struct buffer *buffer, size_t size);
 
 /* Appends a NUL that does not count as content, and returns the text; NULL when out of memory. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +25,22 @@ static long status_number(const struct cli *cli, const char *key)
     return number;
 }
 
+/* As this process numbers it: a daemon in a container says another one. 0: it cannot be seen from here. */
+static long peer_pid(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
+static bool answers(const struct cli *cli)
+{
+    int fd = client_connect(cli, false);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 int verb_down(struct cli *cli)
 {
     bool force = false;
@@ -39,16 +56,16 @@ int verb_down(struct cli *cli)
         fprintf(stderr, "no daemon answers at %s: nothing to stop\n", cli->socket);
         return 0;
     }
+    long pid = peer_pid(fd);
     close(fd);
-    long pid = status_number(cli, "pid");
     struct reply reply;
     if (client_call(cli, "POST", "/v1/shutdown", force ? "{\"force\":true}" : "{\"force\":false}", &reply, true) < 0)
         return EXIT_FAILED;
     int code = reply.status >= 400 ? client_refused(&reply) : 0;
     buffer_free(&reply.body);
     long shown = -1;
-    for (unsigned round = 0; code == 0 && pid > 0; round++) {
-        if (kill((pid_t)pid, 0) < 0 && errno == ESRCH)
+    for (unsigned round = 0; code == 0; round++) {
+        if (pid > 0 ? kill((pid_t)pid, 0) < 0 && errno == ESRCH : !answers(cli))
             break;
         /* A second of patience before progress is worth a line. */
         long left = round >= 50 && round % 25 == 0 ? status_number(cli, "closingLeft") : -1;

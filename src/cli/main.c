@@ -39,7 +39,7 @@ const struct verb verbs[] = {
     {"warm", verb_warm, "TYPE N [--json]", "waits until N containers are warm, without pinning the size", ""},
     {"refresh", verb_refresh, "CONTAINER [--json]", "replaces a container: at once when idle, after its task when busy",
      ""},
-    {"image", verb_delegate, "build [--tag T]", "makes the default agent image, without a registry", ""},
+    {"image", verb_delegate, "build [--tag T] | pull REF", "makes the default agent image, or pulls one", ""},
     {"doctor", verb_delegate, "[--json]", "checks engine, permissions, image, kernel limits", ""},
     {"config", verb_delegate, "check FILE | show | docs", "checks and shows configuration", ""},
     {NULL, NULL, NULL, NULL, NULL},

@@ -495,7 +495,7 @@ static void on_accepted(void *user, const struct carrier_ops *ops, void *carrier
 static void on_refused(void *user, int64_t pid)
 {
     struct worker *worker = user;
-    if (worker->owner->transport != TRANSPORT_UNDECIDED || worker->container.state != CONTAINER_CONNECTING)
+    if (worker->owner->transport == TRANSPORT_USE_SOCKET || worker->container.state != CONTAINER_CONNECTING)
         return;
     struct error error = ERROR_INIT;
     error_set(&error, ERROR_TIMEOUT, "the runner connected as process %lld, the engine says it is %lld", (long long)pid,

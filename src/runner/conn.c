@@ -39,6 +39,12 @@ size_t conn_room(struct runner *runner)
     return room > kept ? room - kept : 0;
 }
 
+void conn_put(struct runner *runner, const uint8_t *data, size_t size)
+{
+    memcpy(runner->output + runner->output_end, data, size);
+    runner->output_end += size;
+}
+
 void conn_commit(struct runner *runner, uint8_t type, uint8_t flags, uint32_t task, size_t size)
 {
     frame_encode_header(runner->output + runner->output_end, type, flags, task, (uint32_t)size);

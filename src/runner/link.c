@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -216,6 +217,16 @@ static void discard(struct runner *runner, size_t size)
     memmove(runner->input, runner->input + size, runner->input_length - size);
     runner->input_length -= size;
     explicit_bzero(runner->input + runner->input_length, size);
+}
+
+size_t link_send(struct runner *runner, const uint8_t header[FRAME_HEADER_BYTES], const uint8_t *payload, size_t size)
+{
+    struct iovec parts[2] = {{.iov_base = (void *)(uintptr_t)header, .iov_len = FRAME_HEADER_BYTES},
+                             {.iov_base = (void *)(uintptr_t)payload, .iov_len = size}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t sent = attached(runner) ? writev(runner->out_fd, parts, 2)
+                                    : sendmsg(runner->out_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent < 0 ? 0 : (size_t)sent; /* what is wrong shows with the next flush */
 }
 
 static void handle_input(struct runner *runner)

@@ -31,6 +31,7 @@ enum phase { PHASE_IDLE, PHASE_RUNNING, PHASE_DRAINING, PHASE_EXITED };
 struct stream { /* stdout or stderr of the task, our end */
     int fd;     /* -1: closed */
     uint8_t type;
+    bool wide; /* its pipe was made larger */
     uint8_t *ring;
     /* Bytes since the task's beginning: read from it, put into frames, allowed by the daemon. */
     uint64_t total, sent, granted;
@@ -114,6 +115,8 @@ bool link_open_attach(struct runner *runner);
 void link_try(struct runner *runner);
 void link_read(struct runner *runner);
 void link_flush(struct runner *runner);
+/* A header and its payload at once, past the buffer, which has to be empty: how many bytes were taken. */
+size_t link_send(struct runner *runner, const uint8_t header[FRAME_HEADER_BYTES], const uint8_t *payload, size_t size);
 void link_drop(struct runner *runner);
 /* Bytes that follow each frame from the daemon. */
 size_t link_tail(const struct runner *runner);
@@ -130,6 +133,8 @@ ptrdiff_t conn_handle(struct runner *runner, size_t size);
 uint8_t *conn_reserve(struct runner *runner, size_t size);
 /* How much of the task's output would fit in one frame now; what small frames may need is kept free. */
 size_t conn_room(struct runner *runner);
+/* Bytes for which there is room: part of a frame whose beginning is on its way. */
+void conn_put(struct runner *runner, const uint8_t *data, size_t size);
 void conn_commit(struct runner *runner, uint8_t type, uint8_t flags, uint32_t task, size_t size);
 void conn_send(struct runner *runner, uint8_t type, uint32_t task, const void *payload, size_t size);
 void runner_log(struct runner *runner, int level, const char *text);

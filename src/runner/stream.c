@@ -1,6 +1,7 @@
 /* The task's output. What is read goes into a ring first and from there into frames, so that after a broken connection
  * it can be sent again: the daemon never allows more than a ring holds beyond what has arrived. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -8,7 +9,9 @@
 #include "runner/runner.h"
 
 #define READS_PER_TURN 8U
-#define RING_KEPT      (16U * 1024U) /* so much stays resident: most tasks write less, and need no page fault then */
+#define DIRECT_MIN     4096U          /* less is cheaper to copy */
+#define PIPE_BYTES     (256U * 1024U) /* of a stream that fills a pipe of the usual size */
+#define RING_KEPT      (16U * 1024U)  /* so much stays resident: most tasks write less, and need no page fault then */
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -46,11 +49,30 @@ void stream_read(struct stream *stream)
             return;
         }
         stream->total += (uint64_t)got;
+        if ((size_t)got == FRAME_DATA_MAX && !stream->wide) { /* fewer turns for much output; a terminal just refuses */
+            stream->wide = true;
+            fcntl(stream->fd, F_SETPIPE_SZ, PIPE_BYTES);
+        }
         if (stream->left > 0)
             stream->left -= got;
         if ((size_t)got < most)
             return;
     }
+}
+
+/* Straight out of the ring while nothing waits before it; what the link does not take at once goes into the buffer. */
+static bool send_direct(struct runner *runner, struct stream *stream, size_t at, size_t piece)
+{
+    uint8_t header[FRAME_HEADER_BYTES];
+    if (runner->output_end > runner->output_start)
+        return false;
+    frame_encode_header(header, stream->type, 0, runner->task.number, (uint32_t)piece);
+    size_t sent = link_send(runner, header, stream->ring + at, piece);
+    if (sent < sizeof header)
+        conn_put(runner, header + sent, sizeof header - sent);
+    size_t of_piece = sent > sizeof header ? sent - sizeof header : 0;
+    conn_put(runner, stream->ring + at + of_piece, piece - of_piece);
+    return true;
 }
 
 void stream_send(struct runner *runner, struct stream *stream)
@@ -59,6 +81,12 @@ void stream_send(struct runner *runner, struct stream *stream)
         size_t at = (size_t)(stream->sent % RING_BYTES);
         size_t piece = smaller(smaller((size_t)(stream->total - stream->sent), RING_BYTES - at), FRAME_DATA_MAX);
         piece = smaller(piece, conn_room(runner));
+        if (piece > DIRECT_MIN && send_direct(runner, stream, at, piece)) {
+            stream->sent += piece;
+            if (runner->output_end > runner->output_start)
+                return;
+            continue;
+        }
         uint8_t *room = piece == 0 ? NULL : conn_reserve(runner, piece);
         if (room == NULL)
             return;

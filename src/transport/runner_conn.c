@@ -250,6 +250,16 @@ static bool find_hello(struct runner_conn *conn)
     }
 }
 
+size_t runner_conn_take_pending(struct runner_conn *conn, uint8_t out[RUNNER_PENDING_MAX])
+{
+    size_t size = buffer_length(&conn->in);
+    if (conn->skip || size == 0 || size > RUNNER_PENDING_MAX)
+        return 0;
+    memcpy(out, buffer_data(&conn->in), size);
+    buffer_consume(&conn->in, size);
+    return size;
+}
+
 void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size)
 {
     struct error error = ERROR_INIT;

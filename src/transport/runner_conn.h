@@ -61,6 +61,10 @@ struct runner_conn *runner_conn_free(struct runner_conn *conn);
 /* Ends the conversation and closes the carrier; no callback follows, `lost` included. */
 void runner_conn_stop(struct runner_conn *conn);
 
+/* The beginning of a frame that came before, at most RUNNER_PENDING_MAX bytes: whoever reads behind it into the same
+ * memory and feeds both together saves a copy of all the rest. */
+#define RUNNER_PENDING_MAX (FRAME_HEADER_BYTES + FRAME_DATA_MAX)
+size_t runner_conn_take_pending(struct runner_conn *conn, uint8_t out[RUNNER_PENDING_MAX]);
 /* Bytes from the carrier. They may be used up during the call only. */
 void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size);
 /* The carrier ended by itself. */

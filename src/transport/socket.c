@@ -14,7 +14,7 @@
 
 #define BACKLOG           1024
 #define ACCEPTS_PER_ROUND 64
-#define READ_BYTES        (128U * 1024U)
+#define READ_BYTES        (256U * 1024U)
 #define READS_PER_ROUND   4 /* then the loop's other work gets its turn */
 
 struct socket_listener {
@@ -82,15 +82,19 @@ static void carrier_want_write(void *data)
 
 static void carrier_read(struct socket_carrier *carrier)
 {
-    uint8_t bytes[READ_BYTES];
+    uint8_t bytes[RUNNER_PENDING_MAX + READ_BYTES];
     for (int round = 0; round < READS_PER_ROUND && carrier->fd >= 0; round++) {
-        ssize_t got = recv(carrier->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        size_t pending = runner_conn_take_pending(carrier->conn, bytes);
+        ssize_t got = recv(carrier->fd, bytes + pending, READ_BYTES, MSG_DONTWAIT);
+        int error_number = errno;
+        if (got > 0 || pending > 0)
+            runner_conn_feed(carrier->conn, bytes, pending + (got > 0 ? (size_t)got : 0));
         if (got > 0) {
-            runner_conn_feed(carrier->conn, bytes, (size_t)got);
-            if ((size_t)got < sizeof bytes)
+            if ((size_t)got < READ_BYTES)
                 return;
             continue;
         }
+        errno = error_number;
         if (got < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         struct error error = ERROR_INIT;

@@ -48,7 +48,8 @@ static void warn_of_root(struct warner *warner, const struct profile *profile)
             "another's and share its limits",
             profile->user);
     if (!profile->no_new_privileges)
-        say(warner, "noNewPrivileges is false: setuid programs of the image give a task the rights of their owner");
+        say(warner,
+            "noNewPrivileges is false: that setuid programs give a task no rights is then up to the runner alone");
     for (size_t i = 0; i < profile->mount_count; i++)
         if (profile->mounts[i].writable)
             say(warner,
@@ -97,7 +98,9 @@ static void warn_of_limits(struct warner *warner, const struct profile *profile)
             "pids is %" PRId64 ": above %d a fork bomb in one container may use up the process numbers of the host",
             profile->pids_limit, PIDS_PLENTY);
     if (profile->oom_score_adj < 0)
-        say(warner, "oomScoreAdj is %d: when the host is short of memory the kernel rather kills other processes",
+        say(warner,
+            "oomScoreAdj is %d: when the host is short of memory the kernel rather kills other processes than the "
+            "runner",
             profile->oom_score_adj);
     if (sum > profile->memory_bytes / 2)
         say(warner,

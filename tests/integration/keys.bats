@@ -4,9 +4,37 @@ load helper
 setup_file() {
     # One daemon, an agent type for each value; a pool is made with its first task.
     daemon_place
-    export DAEMON_CONFIG=$PLACE/warmpool.yaml
-    cat >"$DAEMON_CONFIG" <<'YAML'
+    export DAEMON_CONFIG=$PLACE/warmpool.yaml SHARED=wp-keys-${PLACE##*-}
+    docker network create --label io.warmpool.test=keys "$SHARED-a" >/dev/null
+    docker network create --label io.warmpool.test=keys "$SHARED-b" >/dev/null
+    mkdir -m 777 "$PLACE/outer"
+    echo brought >"$PLACE/outer/file"
+    cat >"$DAEMON_CONFIG" <<YAML
+networkMode: none
+allowUnsafe: [new-privileges]
 agentConfigs:
+  ulimit-a: {ulimits: {nofile: 200}}
+  ulimit-b: {ulimits: {nofile: "100:300", core: 0, stack: 4194304}}
+  mount-a: {volumeMounts: ["$PLACE/outer:/outer"]}
+  mount-b: {volumeMounts: ["$PLACE/outer:/other/place:rw"]}
+  swap-a: {memorySwappiness: 0}
+  swap-b: {memorySwappiness: 10}
+  oom-a: {oomScoreAdj: 100}
+  oom-b: {oomScoreAdj: 300}
+  net-a: {networkMode: $SHARED-a}
+  net-b: {networkMode: $SHARED-b}
+  tmpfs-a: {tmpfsLimits: {/tmp: 3m, /data: 5m}}
+  tmpfs-b: {tmpfsLimits: {/tmp: 6m, /dev/shm: 1m}}
+  seccomp-a: {securityOpts: ['seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["link","linkat"],"action":"SCMP_ACT_ERRNO"}]}']}
+  seccomp-b: {securityOpts: ['seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["symlink","symlinkat"],"action":"SCMP_ACT_ERRNO"}]}']}
+  user-a: {user: "1234"}
+  user-b: {user: "1234:5678"}
+  pids-a: {pids: 20}
+  pids-b: {pids: 40}
+  given-a: {environment: {KEY: x}, memory: 64m, cpus: 0.3, noNewPrivileges: false}
+  given-b: {environment: {KEY: y}, memory: 96m, cpus: 0.6, noNewPrivileges: true}
+  task-a: {maxOutputBytes: 10, timeoutMs: 200, maxTasksPerContainer: 1, command: [echo, "a {{description}}"]}
+  task-b: {maxOutputBytes: 20, timeoutMs: 0, maxTasksPerContainer: 2, command: [echo, "{{description}} b"]}
   cpu-a: {cpuQuota: 30000}
   cpu-b: {cpuQuota: 75000}
   env-a: {environmentWhitelist: [LANG, "APP_*"], environment: {OWN: mine}}
@@ -20,7 +48,12 @@ agentConfigs:
 YAML
     daemon_start_here
 }
-teardown_file() { daemon_finish; }
+teardown_file() {
+    local failed=0
+    daemon_finish || failed=1
+    docker network rm "$SHARED-a" "$SHARED-b" >/dev/null
+    return $failed
+}
 teardown() { audit; }
 
 inside() { wp_run "$1" -- sh -c "$2"; }
@@ -98,20 +131,20 @@ first_of_two() { # TYPE
     tasks+=($!)
     eventually 5 is_busy "$type"
     for one in '' '"priority":"low",'; do
-        api POST /v1/tasks --data "{\"agentType\":\"$type\",$one\"command\":[\"true\"]}" >/dev/null 3>&- &&
-            echo "${one:-silent}" >>"$BATS_TEST_TMPDIR/$type" &
+        api POST /v1/tasks --data "{\"agentType\":\"$type\",$one\"command\":[\"true\"]}" 3>&- |
+            jq -r --arg one "${one:-silent}" '"\(.metadata.execCount) \($one)"' >>"$BATS_TEST_TMPDIR/$type" &
         tasks+=($!)
         eventually 5 waits "$type" $((${#tasks[@]} - 1))
     done
     wait "${tasks[@]}"
-    head -n 1 "$BATS_TEST_TMPDIR/$type"
+    sort -n "$BATS_TEST_TMPDIR/$type" | head -n 1
 }
 is_busy() { [ "$(pool_of "$1" .busy)" = 1 ]; }
 waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
 
 @test "resourceLimits: priority, for requests that do not say" {
     [[ "$(first_of_two res-a)" == *low* ]]
-    [ "$(first_of_two res-b)" = silent ]
+    [[ "$(first_of_two res-b)" == *silent ]]
 }
 
 @test "enableMetrics, sandboxed, warnings: another daemon" {
@@ -136,4 +169,111 @@ waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
     run warmpool config check "$BATS_TEST_TMPDIR/check.yaml"
     [ "$status" = 2 ]
     [[ "$output" == *"sandboxed: false is not possible"*allowUnsafe* ]]
+}
+
+@test "ulimits: soft and hard, in the task" {
+    [ "$(inside ulimit-a 'ulimit -n; ulimit -Hn' | xargs)" = "200 200" ]
+    [ "$(inside ulimit-b 'ulimit -n; ulimit -Hn; ulimit -c; ulimit -s' | xargs)" = "100 300 0 4096" ]
+}
+
+@test "volumeMounts: read-only, or writable where it says so" {
+    [ "$(inside mount-a 'cat /outer/file')" = brought ]
+    run inside mount-a 'echo x >/outer/new'
+    [[ "$status" != 0 && "$output" == *"Read-only file system"* ]]
+    [ "$(inside mount-b 'cat /other/place/file; echo left >/other/place/new')" = brought ]
+    [ "$(cat "$PLACE/outer/new")" = left ]
+    # What the warning says of it: the next task meets it.
+    [ "$(inside mount-a 'cat /outer/new')" = left ]
+    grep -q "warn.*mount-b: volumeMounts: .*/outer is writable at /other/place" "$DAEMON_LOG"
+    ! grep -q "warn.*mount-a" "$DAEMON_LOG"
+}
+
+@test "memorySwappiness, oomScoreAdj" {
+    [ "$(host_config swap-a .HostConfig.MemorySwappiness)" = 0 ]
+    [ "$(host_config swap-b .HostConfig.MemorySwappiness)" = 10 ]
+    if [ -d /sys/fs/cgroup/memory/docker ]; then # cgroup v1
+        [ "$(cat "/sys/fs/cgroup/memory/docker/$(container_of swap-a)/memory.swappiness")" = 0 ]
+        [ "$(cat "/sys/fs/cgroup/memory/docker/$(container_of swap-b)/memory.swappiness")" = 10 ]
+    fi
+    # Tasks go before the runner.
+    [ "$(inside oom-a 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "100 1000" ]
+    [ "$(inside oom-b 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "300 1000" ]
+}
+
+networks() { docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$(container_of "$1")" | xargs; }
+
+@test "networkMode: a network by its name, shared and said so" {
+    [ "$(networks net-a)" = "$SHARED-a" ]
+    [ "$(networks net-b)" = "$SHARED-b" ]
+    inside net-a 'ip -o -4 addr show' | grep -v ' lo ' | grep -q inet
+    ! inside user-a 'ip -o -4 addr show' | grep -v ' lo ' | grep inet
+    grep -q "warn.*net-a: networkMode is $SHARED-a: all containers of that network" "$DAEMON_LOG"
+}
+
+sizes_of() { # TYPE PATHS: KiB each
+    inside "$1" "stat -f -c '%b %S' $2" | awk '{ print $1 * $2 / 1024 }' | xargs
+}
+
+@test "tmpfsLimits: sizes, and what else is writable" {
+    [ "$(sizes_of tmpfs-a '/tmp /data')" = "3072 5120" ]
+    [ "$(sizes_of tmpfs-b '/tmp /dev/shm')" = "6144 1024" ]
+    [ "$(inside tmpfs-a 'head -c 6000000 /dev/zero >/data/x; stat -c %s /data/x')" = $((5 << 20)) ]
+    [ "$(inside tmpfs-b 'head -c 6000000 /dev/zero >/tmp/x; stat -c %s /tmp/x')" = 6000000 ]
+    [ "$(inside tmpfs-a 'ls /data')" = "" ]
+}
+
+@test "securityOpts: a seccomp profile of one's own" {
+    run inside seccomp-a 'cd /workspace && ln -s a b && touch f && ln f g'
+    [[ "$status" != 0 && "$output" == *"g: Operation not permitted"* ]]
+    run inside seccomp-b 'cd /workspace && touch f && ln f g && ln -s a b'
+    [[ "$status" != 0 && "$output" == *"b: Operation not permitted"* ]]
+    grep -q "warn.*seccomp-a: securityOpts: seccomp: this profile replaces" "$DAEMON_LOG"
+}
+
+@test "user: passed to the engine" {
+    [ "$(inside user-a 'id -u; id -g' | xargs)" = "1234 0" ]
+    [ "$(inside user-b 'id -u; id -g' | xargs)" = "1234 5678" ]
+    grep -q "warn.*user-a: user is 1234" "$DAEMON_LOG"
+}
+
+@test "pids: the cgroup's limit" {
+    [ "$(host_config pids-a .HostConfig.PidsLimit)" = 20 ]
+    [ "$(host_config pids-b .HostConfig.PidsLimit)" = 40 ]
+    [ "$(inside pids-a 'for i in $(seq 10); do sleep 0.3 & done; echo all')" = all ]
+    run inside pids-a 'for i in $(seq 30); do sleep 0.3 & done; echo all'
+    [[ "$output" == *"an't fork"* ]]
+    [ "$(inside pids-b 'for i in $(seq 30); do sleep 0.3 & done; echo all')" = all ]
+}
+
+@test "environment, memory, cpus, noNewPrivileges" {
+    [ "$(inside given-a 'echo $KEY')" = x ]
+    [ "$(inside given-b 'echo $KEY')" = y ]
+    [[ "$(host_config given-a .HostConfig.SecurityOpt)" != *no-new-privileges* ]]
+    [[ "$(host_config given-b .HostConfig.SecurityOpt)" == *no-new-privileges* ]]
+    # The runner does not rely on it.
+    [ "$(inside given-a 'sed -n "s/NoNewPrivs:.//p" /proc/self/status')" = 1 ]
+    [ "$(host_config given-a .HostConfig.Memory) $(host_config given-a .HostConfig.NanoCpus)" = "$((64 << 20)) 300000000" ]
+    [ "$(host_config given-b .HostConfig.Memory) $(host_config given-b .HostConfig.NanoCpus)" = "$((96 << 20)) 600000000" ]
+}
+
+most_tasks_in_one() { # TYPE: container, of five tasks
+    for _ in 1 2 3 4 5; do container_of "$1"; done | uniq -c | awk '$1 > most { most = $1 } END { print most }'
+}
+
+@test "maxOutputBytes, timeoutMs, maxTasksPerContainer, command" {
+    [ "$(post task-a sh -c 'printf %030d 1' | jq -c '[(.output | length), .truncated]')" = '[10,true]' ]
+    [ "$(post task-b sh -c 'printf %030d 1' | jq -c '[(.output | length), .truncated]')" = '[20,true]' ]
+    [ "$(post task-a sleep 60 | jq -r .outcome)" = timed_out ]
+    [ "$(post task-b sleep 0.5 | jq -r .outcome)" = exited ]
+    [ "$(most_tasks_in_one task-a)" = 1 ]
+    [ "$(most_tasks_in_one task-b)" = 2 ]
+    for type in task-a task-b; do
+        api POST /v1/tasks --data "{\"agentType\":\"$type\",\"task\":{\"description\":\"d\"}}" | jq -r .output
+    done >"$BATS_TEST_TMPDIR/commands"
+    [ "$(xargs <"$BATS_TEST_TMPDIR/commands")" = "a d d b" ]
+}
+
+@test "the working directory is /workspace, or the request's" {
+    [ "$(wp_run user-a -- pwd)" = /workspace ]
+    [ "$(wp_run user-a --workdir /tmp -- pwd)" = /tmp ]
 }

@@ -15,7 +15,7 @@ static const struct {
     const char *help;
 } verbs[] = {
     {"serve", verb_serve, "runs the daemon in the foreground"},
-    {"image", verb_image, "image build [--tag T]: makes the default agent image"},
+    {"image", verb_image, "image build [--tag T] | pull REF: makes the default agent image, or pulls one"},
     {"doctor", verb_doctor, "checks engine, permissions, image and kernel limits"},
     {"config", verb_config, "config check FILE | show | docs"},
     {"pack", verb_pack, "pack SRC: files, or with - a tar from stdin, as frames to stdout"},

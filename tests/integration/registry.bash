@@ -31,6 +31,7 @@ registry_answers() {
 registry_start() {
     setsid docker-registry serve "$REGISTRY_PLACE/config.yml" >>"$REGISTRY_PLACE/log" 2>&1 </dev/null 3>&- &
     echo $! >"$REGISTRY_PLACE/pid"
+    disown # what it dies of is no news
     eventually 20 registry_answers
 }
 

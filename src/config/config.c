@@ -319,10 +319,9 @@ static int check_registry_auth(const struct config *config, struct error *err)
         for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
             found = found || (strlen(known[i]) == length && strncmp(*pair, known[i], length) == 0);
         if (!found)
-            return error_set(
-                err, ERROR_INVALID,
-                "registryAuth: \"%.*s\" is not known; username, password, passwordFile and identityToken are",
-                length > 64 ? 64 : (int)length, *pair);
+            return error_set(err, ERROR_INVALID,
+                             "registryAuth has a key other than username, password, passwordFile and identityToken; it "
+                             "is not shown here, for it may be a password");
     }
     bool user = config_registry_auth(config, "username") != NULL,
          token = config_registry_auth(config, "identityToken") != NULL;

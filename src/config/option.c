@@ -136,6 +136,9 @@ static int refuse(const struct option *option, const struct tree *value, const s
     char where[256], allowed[160];
     origin_text(origin, value->line, where, sizeof where);
     option_allowed(option, allowed, sizeof allowed);
+    if (strcmp(option->key, "registryAuth") == 0) /* may be the password */
+        return error_set(err, ERROR_INVALID, "%s: is not allowed so; allowed: a mapping, as {username: u, password: p}",
+                         where);
     if (value->kind == TREE_SCALAR)
         return error_set(err, ERROR_INVALID, "%s: \"%.80s\" is not allowed; allowed: %s", where, value->text, allowed);
     return error_set(err, ERROR_INVALID, "%s: a %s is not allowed; allowed: %s", where,

@@ -120,7 +120,7 @@ static void on_started(void *user, const struct error *error)
     container_enter(&worker->container, CONTAINER_CONNECTING, clock_us());
     bool trying = !worker->attached && worker->owner->transport == TRANSPORT_UNDECIDED;
     worker_timer(worker, trying ? PROBE_TIMEOUT_MS : CONNECT_TIMEOUT_MS);
-    if (worker->attached)
+    if (worker->attachment != NULL) /* else it ended already: what the engine says of it is waited for */
         converse(worker, &attachment_carrier, worker->attachment);
     worker->pending++;
     engine_container_inspect(worker->owner->executor->engine, worker->id, on_inspected, worker);
@@ -555,6 +555,10 @@ void worker_attach_closed(struct worker *worker, const struct error *error)
 {
     if (worker_ending(worker))
         return;
+    if (worker->container.state == CONTAINER_CREATING && worker->pending > 0) {
+        worker->stream_ended = true; /* why, the answer to the start will say */
+        return;
+    }
     bool is_new = worker->container.state == CONTAINER_CREATING || worker->container.state == CONTAINER_CONNECTING;
     if (is_new && worker->detached_us == 0 && worker->container.state == CONTAINER_CONNECTING &&
         error->code == ERROR_UNAVAILABLE && !worker->stream_ended) {

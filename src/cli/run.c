@@ -15,7 +15,7 @@
 #include "wire/frame.h"
 #include "wire/message.h"
 
-#define CREDIT_BATCH (128U * 1024U)
+#define CREDIT_BATCH OUTPUT_CREDIT_BATCH
 #define GRACE_MS     5000U
 
 /* Of a terminal that is not there: -t in a script. */

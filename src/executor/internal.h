@@ -23,7 +23,7 @@
 
 #define INSTANCE_BYTES     12             /* hexadecimal digits */
 #define OUTPUT_WINDOW      (512U * 1024U) /* bytes of stdout, and of stderr, that a runner may send ahead */
-#define ATTACH_WINDOW      (128U * 1024U) /* the same over the attach stream: what is in flight there the engine holds */
+#define ATTACH_WINDOW      (256U * 1024U) /* the same over the attach stream: what is in flight there the engine holds */
 #define CONNECT_TIMEOUT_MS 20000U         /* from the start of a container to its runner's HELLO */
 #define PROBE_TIMEOUT_MS   5000U          /* the same while it is not known whether the socket transport works */
 #define PING_TIMEOUT_MS    5000U

@@ -56,7 +56,7 @@ leaves_nothing() { # KIND
     [ "$(jq -r .exitCode <<<"$after")" = 0 ]
     [ "$(jq -r .metadata.containerId <<<"$after")" != "$before" ]
     grep -q "retired: its reset took longer than 10 ms" "$DAEMON_LOG"
-    [ "$(pool_of hurried .resetsFailed)" = 1 ]
+    [ "$(pool_of hurried .resetsFailed)" -ge 1 ]
     eventually 15 pool_settles hurried "$(pool_of hurried .target)"
 }
 

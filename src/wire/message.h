@@ -92,7 +92,7 @@ enum wire_stream { WIRE_STDIN = 0, WIRE_STDOUT = 1, WIRE_STDERR = 2, WIRE_FILES 
  * credit is STDIN_CREDIT_INITIAL). A STDIN credit of UINT32_MAX says: nobody reads any more, drop what is left. */
 /* Whoever takes STDOUT and STDERR must not keep more credit to himself than this: a window may be as small as four of
  * them. */
-#define OUTPUT_CREDIT_BATCH (64U * 1024U)
+#define OUTPUT_CREDIT_BATCH  (64U * 1024U)
 #define STDIN_CREDIT_INITIAL (64U * 1024U)
 
 struct message_credit {

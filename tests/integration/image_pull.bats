@@ -190,26 +190,6 @@ large_begins() {
     eventually 60 grep -Eq ": [1-9][0-9]* of 200 MB, 0 of 1 layers, Downloading" "$BATS_TEST_TMPDIR/errors"
 }
 
-slow_ends() {
-    kill "$SLOW"
-    wait "$SLOW" 2>/dev/null || true
-    kill -CONT "$(cat "$REGISTRY_PLACE/pid")" 2>/dev/null || true
-}
-
-@test "the registry dies in the middle of a pull and stays away: an error, and no image" {
-    large_begins
-    registry_kill
-    wait "$SLOW" || true
-    local status=0
-    wait "$PULL" || status=$?
-    registry_start
-    cat "$BATS_TEST_TMPDIR/errors"
-    [ "$status" = 1 ]
-    [ ! -s "$BATS_TEST_TMPDIR/out" ]
-    tail -n 1 "$BATS_TEST_TMPDIR/errors" | grep -q "pull image $REGISTRY/team/large:1: .*(the registry"
-    run -1 docker image inspect "$REGISTRY/team/large:1"
-}
-
 @test "the registry dies in the middle of a pull and comes back: the engine goes on" {
     large_begins
     registry_kill

@@ -290,6 +290,8 @@ static void test_import_hides_error(void **state)
         enum error_code code;
     } rows[] = {
         {JSON_REPLY("{\"status\":\"x\"}\r\n{\"error\":\"disk full\"}\r\n"), "disk full", ERROR_ENGINE},
+        {JSON_REPLY("{\"status\":\"x\"}\r\n{\"errorDetail\":{\"message\":\"disk full\"}}\r\n"), "disk full",
+         ERROR_ENGINE},
         {JSON_REPLY("{\"status\":\"x\"}\r\n{\"sta"), "not JSON", ERROR_PROTOCOL},
         {JSON_REPLY("{\"status\":\"done\"}"), "no image id", ERROR_PROTOCOL},
         {JSON_REPLY(""), "no image id", ERROR_PROTOCOL},

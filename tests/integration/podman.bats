@@ -14,10 +14,12 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 events_logger = "file"
 END
+    printf '[[registry]]\nlocation = "127.0.0.1:5000"\ninsecure = true\n' >"$PODMAN/registries.conf"
     ip netns add "$NETNS"
     ip -n "$NETNS" link set lo up
     # runc: crun 1.8 refuses a cgroup mount like that of a container on cgroup v1.
-    TMPDIR=$PODMAN CONTAINERS_CONF=$PODMAN/containers.conf setsid nsenter --net="/run/netns/$NETNS" podman --root "$PODMAN/root" \
+    TMPDIR=$PODMAN CONTAINERS_CONF=$PODMAN/containers.conf \
+        CONTAINERS_REGISTRIES_CONF=$PODMAN/registries.conf setsid nsenter --net="/run/netns/$NETNS" podman --root "$PODMAN/root" \
         --runroot "$PODMAN/runroot" --tmpdir "$PODMAN/tmp" --network-config-dir "$PODMAN/networks" --runtime runc \
         --cgroup-manager cgroupfs system service --time=0 "unix://$PODMAN/podman.sock" >"$PODMAN/log" 2>&1 </dev/null 3>&- &
     PODMAN_PID=$!
@@ -94,7 +96,47 @@ teardown_file() {
     rm -rf "$PLACE"
 }
 
+# In Podman's network namespace, where its loopback is.
+registry_inside() {
+    mkdir -p "$PODMAN/registry"
+    printf 'version: 0.1\nlog: {level: error}\nhttp: {addr: "127.0.0.1:5000"}\nstorage: {filesystem: {rootdirectory: "%s/data"}}\n' \
+        "$PODMAN/registry" >"$PODMAN/registry/config.yml"
+    setsid nsenter --net="/run/netns/$NETNS" docker-registry serve "$PODMAN/registry/config.yml" \
+        >"$PODMAN/registry/log" 2>&1 </dev/null 3>&- &
+    REGISTRY_PID=$!
+    disown
+    eventually 20 nsenter --net="/run/netns/$NETNS" curl -s -o /dev/null http://127.0.0.1:5000/v2/
+}
+
+podman_pulls() { # REFERENCE
+    WARMPOOL_CONFIG=/dev/null "$BUILD/warmpool" image pull "$1" --set dockerHost="unix://$PODMAN/podman.sock"
+}
+
+@test "images are pulled by Podman; a registry that has none, or is not there, is told apart" {
+    local image=127.0.0.1:5000/team/agent:1
+    registry_inside
+    WARMPOOL_CONFIG=/dev/null "$BUILD/warmpool" image build --tag $image --set dockerHost="unix://$PODMAN/podman.sock"
+    podman_api POST "/v1.41/images/$image/push?tlsVerify=false" | tail -n 1
+    podman_api DELETE "/v1.41/images/$image?force=1" >/dev/null
+    run podman_pulls $image
+    echo "$output"
+    [ "$status" = 0 ]
+    [[ $output == *"$image sha256:"* ]]
+    run podman_pulls 127.0.0.1:5000/team/agent:none
+    echo "$output"
+    [ "$status" = 1 ]
+    [[ $output == *"manifest unknown"* ]]
+    kill -KILL "$REGISTRY_PID"
+    podman_api DELETE "/v1.41/images/$image?force=1" >/dev/null
+    run podman_pulls $image
+    echo "$output"
+    [ "$status" = 1 ]
+    [[ $output == *"connection refused (the registry cannot be reached: is it running?)"* ]]
+}
+
 teardown() {
+    [ -z "${REGISTRY_PID:-}" ] || kill -KILL "$REGISTRY_PID" 2>/dev/null || true
+
     [ -n "${BATS_TEST_COMPLETED:-}" ] || [ -z "${DAEMON_PID:-}" ] || {
         tail -n 40 "$DAEMON_LOG" >&2
         kill -TERM "$DAEMON_PID" 2>/dev/null || true

@@ -130,6 +130,8 @@ int reply_progress(json_t **json, const char *body, size_t size, struct error *e
         json_decref(*json);
         *json = value;
         const char *message = json_string_value(json_object_get(value, "error"));
+        if (message == NULL) /* API 1.48 calls "error" obsolete */
+            message = json_string_value(json_object_get(json_object_get(value, "errorDetail"), "message"));
         if (message != NULL) {
             char clean[WORDS_MAX];
             text_clean(clean, sizeof(clean), message, strlen(message));

@@ -60,7 +60,7 @@ for ((round = 1; round <= rounds; round++)); do
         [ -e "$file" ] && suite "${file#tests/}" bats --tap "$file"
     done
     # What has to hold whichever way the runners are reached.
-    for file in api bytes cli exits files hardening images pool reset terminal trouble; do
+    for file in api bytes cli copies exits files hardening images pool reset terminal trouble; do
         file=tests/integration/$file.bats
         [ -e "$file" ] && suite "attach/${file#tests/}" env TRANSPORT=attach bats --tap "$file"
     done

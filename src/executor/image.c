@@ -127,8 +127,10 @@ static void image_found(struct image *image, const struct image_status *status)
         image_settle(image, &error);
         return;
     }
+    /* Found by its id it tells no digest: that is known only together with a repository. */
+    if (status->digest[0] != '\0' || strcmp(image->id, status->id) != 0)
+        snprintf(image->digest, sizeof image->digest, "%s", status->digest);
     snprintf(image->id, sizeof image->id, "%s", status->id);
-    snprintf(image->digest, sizeof image->digest, "%s", status->digest != NULL ? status->digest : "");
     log_info(image->executor->log, "image %s is %.19s%s%s", image->reference, image->id,
              image->digest[0] != '\0' ? ", pulled as " : "", image->digest);
     image_settle(image, NULL);

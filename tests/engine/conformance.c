@@ -457,7 +457,9 @@ static void test_events(void **state)
     struct fixture *f = fixture_new(); /* a subscription is the engine's for good */
     struct made made, other;
     struct result opened = result_of(f), created, foreign;
-    static const char *const hungry[] = {"/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1", NULL};
+    /* Not at once: the engine begins to watch a container's memory after its start. */
+    static const char *const hungry[] = {"/bin/sh", "-c", "sleep 0.5; exec dd if=/dev/zero of=/dev/null bs=64M count=1",
+                                         NULL};
     struct engine_label label = {LABEL ".other", "x"};
     made_spec(f, &made, "events");
     made_spec(f, &other, "foreign");

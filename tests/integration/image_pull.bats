@@ -44,7 +44,7 @@ small_root() {
 }
 
 forget() {
-    docker images --format '{{.Repository}} {{.ID}}' | sed -n "s|^$REGISTRY/[^ ]* ||p" | sort -u |
+    docker images --format '{{.Repository}} {{.ID}}' | sed -En "s,^(127.0.0.1|localhost):${REGISTRY#*:}/[^ ]* ,,p" | sort -u |
         xargs -r docker rmi -f >/dev/null 2>&1 || true
 }
 

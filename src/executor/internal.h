@@ -356,6 +356,8 @@ void agent_pool_dispatch(struct agent_pool *owner);
 /* Ends every waiting task. */
 void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *error);
 void agent_pool_queue_expired(uv_timer_t *timer);
+/* Sets its timer to the next deadline of a waiting task. */
+void agent_pool_watch_queue(struct agent_pool *owner, uint64_t now_us);
 
 /* --- the executor (executor.c, maintain.c, sweep.c) ------------------------------------------------ */
 

@@ -207,9 +207,10 @@ void job_soon(struct job *job)
     executor_kick(executor);
 }
 
-static void arm_queue_timer(struct agent_pool *owner, uint64_t deadline_us, uint64_t now_us)
+void agent_pool_watch_queue(struct agent_pool *owner, uint64_t now_us)
 {
-    if (owner->queue_armed_us != 0 && owner->queue_armed_us <= deadline_us)
+    uint64_t deadline_us = pool_next_deadline(&owner->pool);
+    if (deadline_us == UINT64_MAX || (owner->queue_armed_us != 0 && owner->queue_armed_us <= deadline_us))
         return;
     owner->queue_armed_us = deadline_us;
     uint64_t delay = deadline_us > now_us ? (deadline_us - now_us) / 1000 + 1 : 0;
@@ -250,7 +251,8 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     else
         make_id(executor, job->id);
     uint64_t now = clock_us();
-    if (!pool_submit(&owner->pool, &job->task, now)) {
+    uint64_t wait_ms = choose_ms(request->queue_timeout_ms, owner->profile->queue_timeout_ms);
+    if (!pool_submit(&owner->pool, &job->task, wait_ms == 0 ? 0 : now + wait_ms * 1000, now)) {
         error_set(err, ERROR_LIMIT, "the queue of %s is full (%u tasks wait)", owner->profile->agent_type,
                   owner->pool.limits.max_queue);
         transfer_free(job);
@@ -267,11 +269,7 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     executor->jobs++;
     agent_pool_dispatch(owner);
     if (job->task.state == TASK_QUEUED) {
-        uint64_t timeout_ms = choose_ms(request->queue_timeout_ms, owner->profile->queue_timeout_ms);
-        if (timeout_ms != 0) {
-            job->task.queue_deadline_us = now + timeout_ms * 1000;
-            arm_queue_timer(owner, job->task.queue_deadline_us, now);
-        }
+        agent_pool_watch_queue(owner, now);
         executor_kick(executor);
     } else if (handler->started != NULL) {
         job->started_due = true;
@@ -843,24 +841,15 @@ void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *err
             job_end(job_of(task), TASK_REJECTED, "%s", error->message);
 }
 
-static void expire_queue(struct agent_pool *owner, struct queue *queue, uint64_t now)
+static const char *why_it_waits(const struct agent_pool *owner)
 {
-    for (unsigned priority = 0; priority < TASK_PRIORITIES; priority++) {
-        list_for_each_safe (node, &queue->tasks[priority]) {
-            struct task *task = list_entry(node, struct task, link);
-            if (task->queue_deadline_us == 0)
-                continue;
-            if (now < task->queue_deadline_us) {
-                arm_queue_timer(owner, task->queue_deadline_us, now);
-                continue;
-            }
-            char why[ERROR_MESSAGE_MAX + 64];
-            snprintf(why, sizeof why, "no container within %" PRIu64 " ms: %s", (now - task->submitted_us) / 1000,
-                     owner->last_error.code != ERROR_NONE ? owner->last_error.message
-                                                          : "every container of its type stayed busy");
-            job_end_soon(job_of(task), TASK_REJECTED, why);
-        }
-    }
+    if (owner->pool.paused)
+        return "its pool is paused";
+    if (!owner->executor->engine_up && owner->executor->engine_error.code != ERROR_NONE)
+        return owner->executor->engine_error.message;
+    if (owner->last_error.code != ERROR_NONE)
+        return owner->last_error.message;
+    return "every container of its type stayed busy";
 }
 
 void agent_pool_queue_expired(uv_timer_t *timer)
@@ -868,8 +857,13 @@ void agent_pool_queue_expired(uv_timer_t *timer)
     struct agent_pool *owner = timer->data;
     uint64_t now = clock_us();
     owner->queue_armed_us = 0;
-    expire_queue(owner, &owner->pool.queue, now);
-    expire_queue(owner, &owner->pool.fresh_queue, now);
+    for (struct task *task = pool_overdue(&owner->pool, now); task != NULL; task = pool_overdue(&owner->pool, now)) {
+        char why[ERROR_MESSAGE_MAX + 64];
+        snprintf(why, sizeof why, "no container within %" PRIu64 " ms: %s", (now - task->submitted_us) / 1000,
+                 why_it_waits(owner));
+        job_end_soon(job_of(task), TASK_REJECTED, why);
+    }
+    agent_pool_watch_queue(owner, now);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------- */

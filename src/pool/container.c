@@ -34,12 +34,15 @@ static void container_link(struct container *container)
 {
     struct pool *pool = container->pool;
     struct list *head = &pool->containers[container->state];
-    if (container->state == CONTAINER_IDLE && container->exec_count == 0)
+    if (container->state == CONTAINER_IDLE && !container->used)
         head = &pool->idle_unused;
     pool->count[container->state]++;
     if (state_is_creation(container->state))
         pool->set->creating++;
-    list_push_front(head, &container->link);
+    if (container->expiring)
+        list_push_back(head, &container->link);
+    else
+        list_push_front(head, &container->link);
 }
 
 static void container_unlink(struct container *container)
@@ -89,6 +92,12 @@ void container_expire(struct container *container)
         return;
     container->expiring = true;
     container->pool->expiring++;
+    if (container->state == CONTAINER_IDLE || container->state == CONTAINER_UNHEALTHY) {
+        struct pool *pool = container->pool;
+        bool unused = container->state == CONTAINER_IDLE && !container->used;
+        list_remove(&container->link);
+        list_push_back(unused ? &pool->idle_unused : &pool->containers[container->state], &container->link);
+    }
 }
 
 const char *container_state_name(enum container_state state)

@@ -35,13 +35,15 @@ struct container {
     struct list link;
     enum container_state state;
     struct pool *pool;
-    struct task *task;     /* BUSY: whose it is */
+    struct task *task;     /* BUSY: what runs in it; NULL between the tasks of a lease */
+    struct task *holder;   /* BUSY: the lease that has it; NULL: none */
     uint64_t created_us;   /* asked for */
     uint64_t ready_us;     /* first IDLE; 0: not yet */
     uint64_t entered_us;   /* into the present state */
     uint64_t last_used_us; /* end of its last task, 0: none */
     uint64_t expires_us;   /* maxContainerAge with jitter */
     uint32_t exec_count;   /* tasks handed to it */
+    bool used;             /* handed out at least once, to a task or a lease */
     bool expiring;         /* to be retired as soon as its replacement is ready */
 };
 
@@ -50,7 +52,8 @@ void container_init(struct container *container, struct pool *pool, uint64_t now
 /* Moves it to `state`'s list of its pool. Returns false, and changes nothing, when the edge is not in the diagram. */
 bool container_enter(struct container *container, enum container_state state, uint64_t now_us);
 
-/* Replaced as soon as possible, without a dip: the pool makes one more first. Idempotent. */
+/* Replaced as soon as possible, without a dip: the pool makes one more first. Idle, it is the last to be taken.
+ * Idempotent. */
 void container_expire(struct container *container);
 
 bool container_edge_legal(enum container_state from, enum container_state to);

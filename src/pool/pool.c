@@ -23,6 +23,11 @@ uint32_t pool_live(const struct pool *pool)
            pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING];
 }
 
+uint32_t pool_serving(const struct pool *pool)
+{
+    return pool->count[CONTAINER_IDLE] + pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING];
+}
+
 void pool_account(struct pool *pool, uint64_t now_us)
 {
     uint64_t elapsed = now_us - pool->accounted_us;
@@ -33,15 +38,39 @@ void pool_account(struct pool *pool, uint64_t now_us)
 
 /* --- tasks ---------------------------------------------------------------------------------------- */
 
-bool pool_submit(struct pool *pool, struct task *task, uint64_t now_us)
+static struct queue *queue_of(struct pool *pool, const struct task *task)
 {
-    if (pool->queue.length + pool->fresh_queue.length >= pool->limits.max_queue)
+    return task->fresh ? &pool->fresh_queue : &pool->queue;
+}
+
+static void watch_deadline(struct pool *pool, struct task *task, uint64_t deadline_us)
+{
+    task->deadline = (struct heap_node){.key = deadline_us};
+    if (deadline_us != 0)
+        heap_add(&pool->deadlines, &task->deadline, deadline_us);
+}
+
+static void leave_queue(struct pool *pool, struct task *task)
+{
+    queue_remove(queue_of(pool, task), task);
+    heap_remove(&pool->deadlines, &task->deadline);
+}
+
+bool pool_submit(struct pool *pool, struct task *task, uint64_t deadline_us, uint64_t now_us)
+{
+    if (pool_waiting(pool) >= pool->limits.max_queue)
         return false;
     task->pool = pool;
     task->state = TASK_QUEUED;
     task->submitted_us = now_us;
-    queue_push(task->fresh ? &pool->fresh_queue : &pool->queue, task);
+    queue_push(queue_of(pool, task), task);
+    watch_deadline(pool, task, deadline_us);
     return true;
+}
+
+uint32_t pool_waiting(const struct pool *pool)
+{
+    return pool->queue.length + pool->fresh_queue.length;
 }
 
 static struct container *first_on(const struct list *head)
@@ -49,14 +78,26 @@ static struct container *first_on(const struct list *head)
     return list_empty(head) ? NULL : list_entry(head->next, struct container, link);
 }
 
-/* Of two queue heads, the one that comes first by priority, then by time. */
-static bool comes_first(const struct task *a, const struct task *b)
+/* The container and the task know each other from now on, until pool_task_ended() or pool_lease_ended(). */
+static void hand_out(struct pool *pool, struct container *container, struct task *task, uint64_t now_us)
 {
-    if (b == NULL)
-        return true;
-    if (a->priority != b->priority)
-        return a->priority < b->priority;
-    return a->submitted_us <= b->submitted_us;
+    task->state = TASK_RUNNING;
+    task->container = container;
+    task->dispatched_us = now_us;
+    container_enter(container, CONTAINER_BUSY, now_us);
+    container->used = true;
+    if (task->lease) {
+        container->holder = task;
+        pool->counters.leases++;
+        return;
+    }
+    container->task = task;
+    container->exec_count++;
+    pool->counters.tasks++;
+    if (task->hit)
+        pool->counters.hits++;
+    else
+        pool->counters.misses++;
 }
 
 struct task *pool_dispatch(struct pool *pool, uint64_t now_us)
@@ -67,7 +108,9 @@ struct task *pool_dispatch(struct pool *pool, uint64_t now_us)
     struct container *unused = first_on(&pool->idle_unused);
     struct container *container = NULL;
 
-    if (fresh != NULL && unused != NULL && (task == NULL || used != NULL || comes_first(fresh, task))) {
+    if (pool->paused)
+        return NULL;
+    if (fresh != NULL && unused != NULL && (task == NULL || used != NULL || queue_rank(fresh) <= queue_rank(task))) {
         task = fresh;
         container = unused;
     } else if (task != NULL) {
@@ -76,26 +119,28 @@ struct task *pool_dispatch(struct pool *pool, uint64_t now_us)
     if (container == NULL)
         return NULL;
 
-    queue_remove(task->fresh ? &pool->fresh_queue : &pool->queue, task);
+    leave_queue(pool, task);
     task->hit = container->ready_us <= task->submitted_us;
-    task->state = TASK_RUNNING;
-    task->container = container;
-    task->dispatched_us = now_us;
-    container_enter(container, CONTAINER_BUSY, now_us);
-    container->task = task;
-    container->exec_count++;
-    pool->counters.tasks++;
-    if (task->hit)
-        pool->counters.hits++;
-    else
-        pool->counters.misses++;
+    hand_out(pool, container, task, now_us);
     return task;
 }
 
 void pool_withdraw(struct pool *pool, struct task *task)
 {
-    queue_remove(task->fresh ? &pool->fresh_queue : &pool->queue, task);
+    leave_queue(pool, task);
     task->state = TASK_ENDED;
+}
+
+uint64_t pool_next_deadline(const struct pool *pool)
+{
+    const struct heap_node *first = heap_first(&pool->deadlines);
+    return first == NULL ? UINT64_MAX : first->key;
+}
+
+struct task *pool_overdue(const struct pool *pool, uint64_t now_us)
+{
+    struct heap_node *first = heap_first(&pool->deadlines);
+    return first == NULL || now_us < first->key ? NULL : heap_entry(first, struct task, deadline);
 }
 
 void pool_task_ended(struct pool *pool, struct task *task, uint64_t now_us)
@@ -107,9 +152,56 @@ void pool_task_ended(struct pool *pool, struct task *task, uint64_t now_us)
     task->state = TASK_ENDED;
 }
 
+void pool_put_back(struct pool *pool, struct task *task, uint64_t now_us)
+{
+    pool_task_ended(pool, task, now_us);
+    pool->counters.tasks--; /* it counts when it is handed out for good */
+    if (task->hit)
+        pool->counters.hits--;
+    else
+        pool->counters.misses--;
+    pool->counters.retries++;
+    task->state = TASK_QUEUED;
+    queue_put_back(queue_of(pool, task), task);
+    watch_deadline(pool, task, task->deadline.key);
+}
+
+bool pool_lease_run(struct pool *pool, struct task *holder, struct task *task, uint64_t now_us)
+{
+    struct container *container = holder->container;
+    if (container->task != NULL)
+        return false;
+    task->pool = pool;
+    task->state = TASK_RUNNING;
+    task->container = container;
+    task->dispatched_us = now_us;
+    task->hit = true;
+    container->task = task;
+    container->exec_count++;
+    pool->counters.tasks++;
+    pool->counters.hits++;
+    return true;
+}
+
+void pool_lease_ended(struct pool *pool, struct task *holder, uint64_t now_us)
+{
+    (void)pool;
+    holder->container->last_used_us = now_us;
+    holder->container->holder = NULL;
+    holder->container = NULL;
+    holder->state = TASK_ENDED;
+}
+
+/* Another container is there in its place. */
+static bool replaced(const struct pool *pool, const struct container *container)
+{
+    return container->expiring && pool_serving(pool) > pool->target;
+}
+
 bool pool_may_reuse(const struct pool *pool, const struct container *container)
 {
-    if (!pool->limits.reuse || pool->limits.on_demand)
+    if (!pool->limits.reuse || pool->limits.on_demand || replaced(pool, container) ||
+        (pool->draining && pool_waiting(pool) == 0))
         return false;
     return pool->limits.max_tasks_per_container == 0 || container->exec_count < pool->limits.max_tasks_per_container;
 }
@@ -125,6 +217,8 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 static uint32_t pool_demand(const struct pool *pool)
 {
     uint32_t demand = pool->count[CONTAINER_BUSY] + pool->queue.length;
+    if (pool->paused) /* what waits, waits for an operator */
+        return pool->count[CONTAINER_BUSY];
     if (pool->fresh_queue.length > 0) /* used idle containers are no use to these */
         demand += pool->fresh_queue.length + pool->count[CONTAINER_IDLE];
     return demand;
@@ -135,17 +229,20 @@ static uint32_t pool_ceiling(const struct pool *pool)
     return pool->pinned ? pool->target : pool->limits.max;
 }
 
+static uint32_t pool_wanted(const struct pool *pool)
+{
+    uint32_t want = pool->draining ? 0 : pool->target;
+    uint32_t demand = smaller(pool_demand(pool), pool_ceiling(pool));
+    return demand > want ? demand : want;
+}
+
 uint32_t pool_creations(struct pool *pool, uint64_t now_us)
 {
     if (pool->stopped || now_us < pool->retry_us)
         return 0;
-    uint32_t demand = smaller(pool_demand(pool), pool_ceiling(pool));
-    uint32_t want = pool->target;
-    if (demand > want) {
-        want = demand;
-        if (!pool->limits.on_demand)
-            pool->target = demand;
-    }
+    uint32_t want = pool_wanted(pool);
+    if (want > pool->target && !pool->limits.on_demand && !pool->draining)
+        pool->target = want;
     uint32_t live = pool_live(pool);
     uint32_t creating = pool->count[CONTAINER_CREATING] + pool->count[CONTAINER_CONNECTING];
     /* One surge container while something is being replaced. */
@@ -168,23 +265,16 @@ static struct container *last_on(const struct list *head)
     return list_empty(head) ? NULL : list_entry(head->prev, struct container, link);
 }
 
+/* Those are at the end. */
 static struct container *expiring_on(const struct list *head)
 {
-    list_for_each (node, head) {
-        struct container *container = list_entry(node, struct container, link);
-        if (container->expiring)
-            return container;
-    }
-    return NULL;
+    struct container *last = last_on(head);
+    return last != NULL && last->expiring ? last : NULL;
 }
 
 struct container *pool_surplus(struct pool *pool)
 {
-    uint32_t serving = pool->count[CONTAINER_IDLE] + pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING];
-    uint32_t want = pool->target;
-    uint32_t demand = smaller(pool_demand(pool), pool_ceiling(pool));
-    if (demand > want)
-        want = demand;
+    uint32_t serving = pool_serving(pool), want = pool_wanted(pool);
     if (pool->expiring > 0) {
         struct container *sick = expiring_on(&pool->containers[CONTAINER_UNHEALTHY]);
         if (sick != NULL && (serving >= want || pool->stopped))
@@ -224,6 +314,33 @@ void pool_create_succeeded(struct pool *pool)
 {
     pool->failures = 0;
     pool->retry_us = 0;
+}
+
+bool pool_circuit_open(const struct pool *pool)
+{
+    return pool->failures >= POOL_CIRCUIT_FAILURES;
+}
+
+void pool_set_limits(struct pool *pool, const struct pool_limits *limits)
+{
+    bool follow = limits->size != pool->limits.size;
+    pool->limits = *limits;
+    if (limits->on_demand)
+        return;
+    if (follow && !pool->pinned)
+        pool->target = limits->size;
+    if (pool->target > limits->max)
+        pool->target = limits->max;
+    if (pool->target < limits->min && !pool->pinned)
+        pool->target = limits->min;
+}
+
+bool pool_drained(const struct pool *pool)
+{
+    uint32_t left = pool_waiting(pool);
+    for (unsigned state = 0; state < CONTAINER_GONE; state++)
+        left += pool->count[state];
+    return pool->draining && left == 0;
 }
 
 void pool_pin(struct pool *pool, uint32_t size)

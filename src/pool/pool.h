@@ -23,8 +23,11 @@ struct pool_limits {
 
 struct pool_counters {
     uint64_t tasks, hits, misses; /* dispatched tasks */
+    uint64_t leases, retries;
     uint64_t created, removed, create_failures, resets, resets_failed;
 };
+
+#define POOL_CIRCUIT_FAILURES 5U
 
 /* What all pools share. */
 struct pool_set {
@@ -45,9 +48,12 @@ struct pool {
     uint32_t expiring;       /* containers waiting for their replacement */
     uint32_t target;
     bool pinned;
+    bool paused;              /* tasks wait, containers stay */
+    bool draining;            /* takes no new tasks; when the last one has ended its containers go, and none is made */
     bool stopped;             /* makes no more containers (closing) */
     struct queue queue;       /* tasks that take any container */
     struct queue fresh_queue; /* tasks that take an unused one only */
+    struct heap deadlines;    /* of waiting tasks */
     /* creation trouble */
     uint32_t failures; /* in a row */
     uint64_t retry_us; /* nothing is created before */
@@ -57,8 +63,12 @@ struct pool {
 
 void pool_init(struct pool *pool, struct pool_set *set, const struct pool_limits *limits, uint64_t now_us);
 
-/* Queues a task; false when the queue is full. Call pool_dispatch() next. */
-bool pool_submit(struct pool *pool, struct task *task, uint64_t now_us);
+/* Queues a task; false when the queue is full. Call pool_dispatch() next. `deadline_us`: until when it waits; 0: for
+ * ever. */
+bool pool_submit(struct pool *pool, struct task *task, uint64_t deadline_us, uint64_t now_us);
+
+/* How many tasks wait. */
+uint32_t pool_waiting(const struct pool *pool);
 
 /* Hands the next waiting task to an idle container: the container is BUSY, the task RUNNING. NULL when no pair can be
  * made. */
@@ -67,10 +77,26 @@ struct task *pool_dispatch(struct pool *pool, uint64_t now_us);
 /* Takes a waiting task out of its queue (cancelled, timed out): it is ENDED. */
 void pool_withdraw(struct pool *pool, struct task *task);
 
+/* The next deadline of a waiting task, UINT64_MAX when none has one; and a task whose deadline has come, NULL when none
+ * has. */
+uint64_t pool_next_deadline(const struct pool *pool);
+struct task *pool_overdue(const struct pool *pool, uint64_t now_us);
+
 /* The task's end, before its container is reset or retired: both let go of each other. */
 void pool_task_ended(struct pool *pool, struct task *task, uint64_t now_us);
 
-/* May this container serve another task after the present one? */
+/* A RUNNING task that did not start for reasons of its container waits again, at its old place: both let go of each
+ * other. */
+void pool_put_back(struct pool *pool, struct task *task, uint64_t now_us);
+
+/* Begins `task` (not queued) in the container that `holder`, a RUNNING lease, has. False when another task runs there.
+ */
+bool pool_lease_run(struct pool *pool, struct task *holder, struct task *task, uint64_t now_us);
+
+/* The lease's end; no task may run in its container any more. */
+void pool_lease_ended(struct pool *pool, struct task *holder, uint64_t now_us);
+
+/* May this container serve another task after the present one? Not when its replacement is there already. */
 bool pool_may_reuse(const struct pool *pool, const struct container *container);
 
 /* How many containers to begin to make now, within every limit and the backoff. Raises `target` where waiting tasks
@@ -83,9 +109,22 @@ struct container *pool_surplus(struct pool *pool);
 /* CREATING, CONNECTING, IDLE, BUSY and RESETTING ones: those that serve or will. */
 uint32_t pool_live(const struct pool *pool);
 
-/* After a failed creation: waits `base` * 2^failures, at most a minute, times 0.5-1 by `random`. Success resets it. */
+/* IDLE, BUSY and RESETTING ones: those that serve. */
+uint32_t pool_serving(const struct pool *pool);
+
+/* After a failed creation: waits `base` * 2^failures, at most a minute, times 0.5-1 by `random`. Success resets it.
+ * From POOL_CIRCUIT_FAILURES in a row on the circuit is open: one attempt is made when that time has come, and no other
+ * beside it. */
 void pool_create_failed(struct pool *pool, uint64_t now_us, uint32_t random);
+bool pool_circuit_open(const struct pool *pool);
 void pool_create_succeeded(struct pool *pool);
+
+/* New limits, as from a configuration that was read again: the target follows a changed size and stays within the
+ * bounds. */
+void pool_set_limits(struct pool *pool, const struct pool_limits *limits);
+
+/* True when a draining pool has nothing left: no task, no container. */
+bool pool_drained(const struct pool *pool);
 
 /* Pins `size` (clamped to 1..max), or releases. */
 void pool_pin(struct pool *pool, uint32_t size);

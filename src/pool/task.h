@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/heap.h"
 #include "base/list.h"
 
 struct container;
@@ -20,7 +21,8 @@ struct task {
     struct container *container; /* RUNNING */
     unsigned priority;           /* 0 first */
     bool fresh;                  /* only a container that never served another */
+    bool lease;                  /* wants the container itself, for tasks to come; RUNNING as long as it is held */
     bool hit;                    /* dispatched without waiting for a container to be made */
     uint64_t submitted_us, dispatched_us;
-    uint64_t queue_deadline_us; /* 0: none */
+    struct heap_node deadline; /* in the pool's, while QUEUED with a deadline; its key is the time */
 };

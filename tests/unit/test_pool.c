@@ -59,7 +59,7 @@ static void submit(struct fixture *f, struct task *task, unsigned priority, bool
 {
     *task = (struct task){.priority = priority, .fresh = fresh};
     list_init(&task->link);
-    assert_true(pool_submit(&f->pool, task, ++f->now));
+    assert_true(pool_submit(&f->pool, task, 0, ++f->now));
 }
 
 static void finish(struct fixture *f, struct task *task)
@@ -136,6 +136,211 @@ static void test_first_come_first_served_within_a_priority(void **state)
         assert_null(pool_dispatch(&f.pool, f.now));
         finish(&f, &tasks[order[i]]);
     }
+}
+
+static void test_waiting_makes_up_for_a_low_priority(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 1));
+    make_ready(&f);
+    struct task background, low, critical, late;
+    submit(&f, &background, 4, false);
+    f.now += 2 * QUEUE_AGEING_US;
+    submit(&f, &low, 3, false);
+    f.now += QUEUE_AGEING_US;
+    submit(&f, &critical, 0, false);
+    f.now += QUEUE_AGEING_US + SECOND; /* background has waited for four steps and more */
+    submit(&f, &late, 0, false);
+    struct task *order[] = {&critical, &background, &late, &low};
+    for (int i = 0; i < 4; i++) {
+        assert_ptr_equal(pool_dispatch(&f.pool, f.now), order[i]);
+        finish(&f, order[i]);
+    }
+}
+
+static void test_deadlines_come_in_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 1));
+    struct task tasks[50];
+    assert_true(pool_next_deadline(&f.pool) == UINT64_MAX);
+    for (uint64_t i = 0; i < 50; i++) {
+        tasks[i] = (struct task){.priority = (unsigned)i % 5};
+        list_init(&tasks[i].link);
+        assert_true(pool_submit(&f.pool, &tasks[i], i == 7 ? 0 : f.now + (i * 37 % 50 + 1) * SECOND, f.now));
+    }
+    for (int i = 0; i < 50; i += 10) /* some leave before */
+        pool_withdraw(&f.pool, &tasks[i]);
+    uint64_t last = 0;
+    unsigned ended = 0;
+    assert_null(pool_overdue(&f.pool, f.now));
+    for (struct task *task; (task = pool_overdue(&f.pool, f.now + 51 * SECOND)) != NULL; ended++) {
+        assert_true(task->deadline.key == pool_next_deadline(&f.pool) && task->deadline.key > last);
+        last = task->deadline.key;
+        pool_withdraw(&f.pool, task);
+    }
+    assert_int_equal(ended, 44);
+    assert_int_equal(pool_waiting(&f.pool), 1);
+    assert_ptr_equal(queue_peek(&f.pool.queue), &tasks[7]);
+}
+
+static void test_a_task_that_did_not_start_waits_at_its_old_place(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 1));
+    struct container *bad = make_ready(&f);
+    struct task first, second, third;
+    submit(&f, &first, 2, false);
+    submit(&f, &second, 2, false);
+    submit(&f, &third, 2, false);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &first);
+    pool_put_back(&f.pool, &first, f.now);
+    assert_int_equal(first.state, TASK_QUEUED);
+    retire(&f, bad);
+    assert_int_equal(f.pool.counters.tasks, 0);
+    assert_int_equal(f.pool.counters.retries, 1);
+    make_ready(&f);
+    struct task *order[] = {&first, &second, &third};
+    for (int i = 0; i < 3; i++) {
+        assert_ptr_equal(pool_dispatch(&f.pool, f.now), order[i]);
+        finish(&f, order[i]);
+    }
+    assert_int_equal(f.pool.counters.tasks, 3);
+}
+
+static void test_a_lease_keeps_its_container(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 1));
+    struct container *container = make_ready(&f);
+    struct task lease = {.lease = true}, one = {.priority = 2}, two = {.priority = 2}, other;
+    list_init(&lease.link);
+    list_init(&one.link);
+    list_init(&two.link);
+    assert_true(pool_submit(&f.pool, &lease, 0, f.now));
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &lease);
+    assert_ptr_equal(container->holder, &lease);
+    assert_null(container->task);
+    submit(&f, &other, 0, false);
+    assert_null(pool_dispatch(&f.pool, f.now)); /* not into the leased one */
+    assert_true(pool_lease_run(&f.pool, &lease, &one, f.now));
+    assert_false(pool_lease_run(&f.pool, &lease, &two, f.now)); /* one at a time */
+    pool_task_ended(&f.pool, &one, f.now);
+    assert_true(pool_lease_run(&f.pool, &lease, &two, f.now));
+    pool_task_ended(&f.pool, &two, f.now);
+    assert_int_equal(container->state, CONTAINER_BUSY);
+    assert_int_equal(container->exec_count, 2);
+    assert_null(pool_dispatch(&f.pool, f.now));
+    pool_lease_ended(&f.pool, &lease, f.now);
+    assert_null(container->holder);
+    assert_true(container_enter(container, CONTAINER_RESETTING, f.now));
+    assert_true(container_enter(container, CONTAINER_IDLE, f.now));
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &other);
+}
+
+static void test_a_paused_pool_hands_out_nothing_and_does_not_grow(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 10));
+    make_ready(&f);
+    f.pool.paused = true;
+    struct task tasks[3];
+    for (int i = 0; i < 3; i++)
+        submit(&f, &tasks[i], 2, false);
+    assert_null(pool_dispatch(&f.pool, f.now));
+    assert_int_equal(pool_creations(&f.pool, f.now), 0);
+    assert_null(pool_surplus(&f.pool));
+    f.pool.paused = false;
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &tasks[0]);
+    assert_int_equal(pool_creations(&f.pool, f.now), 2);
+}
+
+static void test_a_draining_pool_serves_what_waits_and_then_empties(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(3, 1, 3));
+    struct container *spare[2] = {make_ready(&f), make_ready(&f)}, *worker = make_ready(&f);
+    struct task running, waiting;
+    submit(&f, &running, 2, false);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &running);
+    f.pool.draining = true;
+    submit(&f, &waiting, 2, false); /* had been there */
+    assert_ptr_equal(running.container, worker);
+    for (int i = 0; i < 2; i++) {
+        struct container *surplus = pool_surplus(&f.pool);
+        if (surplus != NULL)
+            retire(&f, surplus);
+    }
+    assert_int_equal(pool_live(&f.pool), 2);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &waiting);
+    assert_false(pool_may_reuse(&f.pool, worker));
+    assert_int_equal(pool_creations(&f.pool, f.now), 0);
+    finish(&f, &running);
+    finish(&f, &waiting);
+    for (struct container *surplus; (surplus = pool_surplus(&f.pool)) != NULL;)
+        retire(&f, surplus);
+    assert_true(pool_drained(&f.pool));
+    assert_int_equal(pool_creations(&f.pool, f.now), 0);
+    (void)spare;
+}
+
+static void test_replacement_goes_on_under_full_load(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 1));
+    struct container *old = make_ready(&f);
+    struct task tasks[3];
+    for (int i = 0; i < 3; i++)
+        submit(&f, &tasks[i], 2, false);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &tasks[0]);
+    container_expire(old);
+    assert_true(pool_may_reuse(&f.pool, old)); /* nothing in its place yet */
+    assert_int_equal(pool_creations(&f.pool, f.now), 1);
+    make_ready(&f);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &tasks[1]);
+    assert_false(pool_may_reuse(&f.pool, old));
+}
+
+static void test_an_expiring_container_is_taken_last(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(3, 1, 3));
+    struct container *containers[3] = {make_ready(&f), make_ready(&f), make_ready(&f)};
+    container_expire(containers[2]);
+    struct task tasks[3];
+    for (int i = 0; i < 3; i++)
+        submit(&f, &tasks[i], 2, false);
+    for (int i = 0; i < 3; i++)
+        assert_ptr_equal(pool_dispatch(&f.pool, f.now), &tasks[i]);
+    assert_ptr_equal(tasks[0].container, containers[1]);
+    assert_ptr_equal(tasks[2].container, containers[2]);
+}
+
+static void test_new_limits_move_the_target(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(2, 1, 10));
+    struct pool_limits limits = limits_of(4, 1, 10);
+    limits.max_queue = 100;
+    pool_set_limits(&f.pool, &limits);
+    assert_int_equal(f.pool.target, 4);
+    limits.max = 3;
+    limits.size = 3;
+    pool_set_limits(&f.pool, &limits);
+    assert_int_equal(f.pool.target, 3);
+    pool_pin(&f.pool, 2);
+    limits.size = 1;
+    pool_set_limits(&f.pool, &limits);
+    assert_int_equal(f.pool.target, 2); /* pinned */
 }
 
 static void test_a_fresh_task_waits_for_an_unused_container(void **state)
@@ -362,9 +567,9 @@ static void test_a_full_queue_refuses(void **state)
     struct task first, second = {.priority = 2};
     list_init(&second.link);
     submit(&f, &first, 2, false);
-    assert_false(pool_submit(&f.pool, &second, f.now));
+    assert_false(pool_submit(&f.pool, &second, 0, f.now));
     pool_withdraw(&f.pool, &first);
-    assert_true(pool_submit(&f.pool, &second, f.now));
+    assert_true(pool_submit(&f.pool, &second, 0, f.now));
 }
 
 /* --- policies --------------------------------------------------------------------------------------------- */
@@ -466,6 +671,15 @@ int main(void)
         cmocka_unit_test(test_an_illegal_move_changes_nothing),
         cmocka_unit_test(test_the_most_recently_used_is_taken_first),
         cmocka_unit_test(test_first_come_first_served_within_a_priority),
+        cmocka_unit_test(test_waiting_makes_up_for_a_low_priority),
+        cmocka_unit_test(test_deadlines_come_in_order),
+        cmocka_unit_test(test_a_task_that_did_not_start_waits_at_its_old_place),
+        cmocka_unit_test(test_a_lease_keeps_its_container),
+        cmocka_unit_test(test_a_paused_pool_hands_out_nothing_and_does_not_grow),
+        cmocka_unit_test(test_a_draining_pool_serves_what_waits_and_then_empties),
+        cmocka_unit_test(test_replacement_goes_on_under_full_load),
+        cmocka_unit_test(test_an_expiring_container_is_taken_last),
+        cmocka_unit_test(test_new_limits_move_the_target),
         cmocka_unit_test(test_a_fresh_task_waits_for_an_unused_container),
         cmocka_unit_test(test_a_fresh_task_gets_room_in_a_full_pool),
         cmocka_unit_test(test_hits_and_misses_are_told_apart),

@@ -123,7 +123,7 @@ static void add(struct pollfd *set, unsigned *count, int fd, short events, unsig
 /* One turn: wait for something, then handle all of it. */
 static void turn(struct runner *runner)
 {
-    struct pollfd set[5];
+    struct pollfd set[5 + KEPT_MAX];
     unsigned count = 0, conn = NOT_POLLED, pending = NOT_POLLED, out = NOT_POLLED, err = NOT_POLLED, in = NOT_POLLED;
     if (runner->fd >= 0 && runner->connect_us == 0)
         add(set, &count, runner->fd, POLLIN, &conn);
@@ -135,6 +135,9 @@ static void turn(struct runner *runner)
         add(set, &count, runner->task.err.fd, POLLIN, &err);
     if (runner->task.stdin_fd >= 0) /* POLLERR, when nobody reads any more, comes unasked */
         add(set, &count, runner->task.stdin_fd, runner->task.stdin_end > runner->task.stdin_start ? POLLOUT : 0, &in);
+    unsigned kept = count;
+    for (unsigned i = 0; i < runner->kept_count; i++)
+        set[count++] = (struct pollfd){.fd = runner->kept[i], .events = POLLIN};
 
     struct timespec timeout, *wait = NULL;
     uint64_t when = next_wakeup(runner);
@@ -162,6 +165,9 @@ static void turn(struct runner *runner)
             task_write_stdin(runner);
         if (conn != NOT_POLLED && runner->fd >= 0 && (set[conn].revents & (POLLIN | POLLHUP | POLLERR)))
             link_read(runner);
+        for (unsigned i = kept; i < count && runner->kept_count > 0; i++)
+            if (set[i].revents != 0)
+                kept_read(runner, set[i].fd);
     }
     task_step(runner);
     task_flush(runner);

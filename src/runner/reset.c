@@ -91,6 +91,7 @@ void reset(struct runner *runner, struct receipt *receipt)
     if (runner->children)
         kill(-1, SIGKILL);
     uint64_t killed = kill_everything(runner, deadline);
+    kept_close(runner);
     for (unsigned kind = 0; kind < 3; kind++)
         removed += remove_ipc_objects(runner, kind, deadline);
     for (uint32_t i = 0; i < runner->mount_count; i++)

@@ -24,6 +24,8 @@
 #define OUTPUT_BYTES    (2U * FRAME_DATA_MAX + 8192U)
 #define ENVIRONMENT_MAX 512U /* entries of the container's own environment */
 
+#define KEPT_MAX 32U /* pipes of background processes */
+
 enum phase { PHASE_IDLE, PHASE_RUNNING, PHASE_DRAINING, PHASE_EXITED };
 
 #define RING_BYTES (512U * 1024U) /* untouched, and so not resident, beyond what a task writes */
@@ -89,6 +91,8 @@ struct runner {
     uint32_t generation;
     struct figures figures;
     bool figures_fresh; /* read since the last task */
+    int kept[KEPT_MAX]; /* kept.c */
+    unsigned kept_count;
     /* residue */
     const char *mounts[RECEIPT_MOUNTS_MAX];
     int mount_fds[RECEIPT_MOUNTS_MAX];
@@ -166,6 +170,11 @@ bool stream_sent(const struct stream *stream);
 void stream_clear(struct stream *stream);
 /* Goes back to `received`, or as far as the ring reaches. */
 void stream_resume(struct stream *stream, uint64_t received, uint64_t granted);
+
+/* kept.c: pipes of processes that outlive their task, which nobody reads any more */
+void kept_add(struct runner *runner, int fd); /* takes it; -1 is allowed */
+void kept_read(struct runner *runner, int fd);
+void kept_close(struct runner *runner);
 
 /* terminal.c */
 struct terminal {

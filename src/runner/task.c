@@ -347,6 +347,17 @@ void task_resume(struct runner *runner, const struct message_sync *sync, struct 
 
 /* --- the end ------------------------------------------------------------------------------------------- */
 
+static bool keeps_background(const struct task_state *task)
+{
+    return (task->flags & RUN_FLAG_KEEP_BACKGROUND) != 0;
+}
+
+/* To all processes; in a lease to the task's own, which are those of the session that it was begun in. */
+static void signal_all(const struct task_state *task, int signal)
+{
+    kill(keeps_background(task) ? -task->pid : -1, signal);
+}
+
 void task_cancel(struct runner *runner, uint32_t grace_ms)
 {
     struct task_state *task = &runner->task;
@@ -360,7 +371,7 @@ void task_cancel(struct runner *runner, uint32_t grace_ms)
         return;
     }
     if (grace_ms > 0 && task->kill_us == 0)
-        kill(-1, SIGTERM);
+        signal_all(task, SIGTERM);
     uint64_t kill_us = now + (uint64_t)grace_ms * 1000;
     if (task->kill_us == 0 || kill_us < task->kill_us)
         task->kill_us = kill_us;
@@ -418,17 +429,25 @@ static void limit_to_present(struct stream *stream)
 static void begin_draining(struct runner *runner)
 {
     struct task_state *task = &runner->task;
-    if ((task->flags & RUN_FLAG_KEEP_BACKGROUND) != 0 && task->ended_by == 0) {
-        limit_to_present(&task->out);
-        limit_to_present(&task->err);
-    } else if (runner->children) {
-        kill(-1, SIGKILL);
+    if (!keeps_background(task)) {
+        if (runner->children)
+            kill(-1, SIGKILL);
+        return;
     }
+    if (task->ended_by != 0)
+        signal_all(task, SIGKILL);
+    limit_to_present(&task->out);
+    limit_to_present(&task->err);
 }
 
 static void finish(struct runner *runner)
 {
     struct task_state *task = &runner->task;
+    if (keeps_background(task)) {
+        kept_add(runner, task->out.fd);
+        kept_add(runner, task->err.fd);
+        task->out.fd = task->err.fd = -1;
+    }
     close_fd(&task->out.fd);
     close_fd(&task->err.fd);
     figures_exit(&runner->figures, &task->exit, task->killed);
@@ -478,15 +497,15 @@ static void check_deadline(struct runner *runner, uint64_t now)
     struct task_state *task = &runner->task;
     if (task->deadline_us != 0 && now >= task->deadline_us && task->ended_by == 0) {
         task->ended_by = EXIT_TIMED_OUT;
-        kill(-1, SIGTERM);
-        kill(-1, SIGCONT); /* a stopped process cannot act on the other */
+        signal_all(task, SIGTERM);
+        signal_all(task, SIGCONT); /* a stopped process cannot act on the other */
         task->kill_us = now + (uint64_t)task->kill_timeout_ms * 1000;
         if (task->kill_us == 0)
             task->kill_us = 1;
     }
     if (task->kill_us != 0 && now >= task->kill_us) {
         task->killed = true;
-        kill(-1, SIGKILL);
+        signal_all(task, SIGKILL);
         task->kill_us = now + KILL_AGAIN_US;
     }
 }

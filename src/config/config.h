@@ -79,6 +79,8 @@ struct profile {
     uint32_t max_tasks_per_container; /* 0: no limit */
     uint32_t max_queue;               /* waiting tasks */
     uint64_t queue_timeout_ms;
+    uint32_t retry_attempts;
+    uint64_t lease_ttl_ms, lease_warn_after_ms;
     /* tasks */
     uint64_t timeout_ms;      /* deadline of a task; 0: none */
     uint64_t kill_timeout_ms; /* between SIGTERM and SIGKILL */

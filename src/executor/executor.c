@@ -220,6 +220,8 @@ static void tell_soon(struct executor *executor)
             char message[ERROR_MESSAGE_MAX];
             memcpy(message, job->message, sizeof message);
             job_stop(job, job->outcome, "%s", message);
+        } else if (job->files_only_due) {
+            job_files_done(job);
         } else {
             transfer_soon(job);
         }
@@ -230,6 +232,7 @@ static void on_soon(uv_timer_t *timer)
 {
     struct executor *executor = timer->data;
     tell_soon(executor);
+    lease_soon(executor);
     maintain_plan(executor, clock_us());
     if (executor->closing)
         closing_step(executor);
@@ -306,6 +309,7 @@ static void executor_free(struct executor *executor)
 {
     free_pools(executor);
     hash_free(&executor->jobs_by_id);
+    hash_free(&executor->leases_by_id);
     images_free(executor);
     runner_volume_free(&executor->volume);
     slot_space_free(&executor->slots);
@@ -331,6 +335,8 @@ int executor_open(struct executor **out, const struct executor_options *options,
                                       .max_creating = options->config->max_concurrent_creates};
     list_init(&executor->pools);
     list_init(&executor->soon);
+    list_init(&executor->leases);
+    list_init(&executor->leases_soon);
     list_init(&executor->images);
     list_init(&executor->volume.waiting);
     if (check_warmup_types(executor, err) < 0)
@@ -370,7 +376,7 @@ static void end_task_of(struct worker *worker, void *user)
 
 static bool tasks_left(const struct executor *executor)
 {
-    bool running = executor->jobs > 0;
+    bool running = executor->jobs > 0 || !list_empty(&executor->leases);
     executor_each_worker(executor, end_task_of, &running);
     return running;
 }
@@ -378,9 +384,10 @@ static bool tasks_left(const struct executor *executor)
 static void cancel_running(struct worker *worker, void *user)
 {
     (void)user;
-    if (worker->container.task == NULL)
+    if (worker->container.state != CONTAINER_BUSY)
         return;
-    job_end(job_of(worker->container.task), TASK_CANCELLED, "warmpool is stopping");
+    if (worker->container.task != NULL)
+        job_end(job_of(worker->container.task), TASK_CANCELLED, "warmpool is stopping");
     worker_retire(worker, "stopping");
 }
 
@@ -454,10 +461,7 @@ static void closing_step(struct executor *executor)
         list_for_each (node, &executor->pools) {
             struct agent_pool *owner = list_entry(node, struct agent_pool, link);
             owner->pool.stopped = true;
-            struct queue *queues[] = {&owner->pool.queue, &owner->pool.fresh_queue};
-            for (size_t i = 0; i < 2; i++)
-                for (struct task *task = queue_peek(queues[i]); task != NULL; task = queue_peek(queues[i]))
-                    job_end(job_of(task), TASK_CANCELLED, "%s", error.message);
+            agent_pool_reject_waiting(owner, TASK_CANCELLED, &error);
         }
         executor_each_worker(executor, cancel_running, NULL);
     } else if (tasks_left(executor)) {
@@ -467,7 +471,7 @@ static void closing_step(struct executor *executor)
         list_entry(node, struct agent_pool, link)->pool.stopped = true;
     }
     executor_each_worker(executor, retire_unless_busy, NULL);
-    if (executor->set.containers > 0 || executor->jobs > 0)
+    if (executor->set.containers > 0 || executor->jobs > 0 || !list_empty(&executor->leases))
         return;
     drop_free_slots(executor);
     runner_volume_remove(executor);

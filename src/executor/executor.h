@@ -105,9 +105,13 @@ struct task_request {
     size_t copy_out_count;
     const char *const *artifacts; /* absolute paths whose regular files come in the result */
     size_t artifact_count;
-    bool fresh;   /* a container that never served another task */
-    bool capture; /* collect stdout and stderr for the result */
-    bool stream;  /* call `output` */
+    const char *lease; /* id: runs in its container, where background processes live on; NULL: none */
+    bool files_only;   /* no command, copies only; in a lease */
+    bool idempotent;   /* may run again even if it may have begun */
+    int64_t retries;   /* after infrastructure failures before it began; -1: the profile's */
+    bool fresh;        /* a container that never served another task */
+    bool capture;      /* collect stdout and stderr for the result */
+    bool stream;       /* call `output` */
 };
 
 struct task_resources { /* EXIT_UNMEASURED (UINT64_MAX) where not measured */
@@ -190,6 +194,53 @@ const char *executor_task_id(const struct task *task);
 /* "queued" or "running"; container name or "". */
 const char *executor_task_state(const struct task *task);
 const char *executor_task_agent_type(const struct task *task);
+
+/* --- leases: a container for several tasks --------------------------------------------------------------- */
+
+struct lease;
+
+struct lease_request {
+    const char *agent_type;
+    int64_t ttl_ms;           /* ends when it was not used for so long; 0: never; -1: the profile's, none when held */
+    int64_t queue_timeout_ms; /* -1: the profile's */
+    enum task_priority priority;
+    bool fresh; /* a container that never served another task */
+    bool held;  /* the caller ends it with its connection: for information only */
+};
+
+struct lease_handler {
+    /* It has its container, or `error`: it never will, and is gone. */
+    void (*begun)(void *user, struct lease *lease, const struct error *error);
+    /* After begun() without an error: it has ended and is gone. NULL allowed. */
+    void (*ended)(void *user, struct lease *lease, const char *reason);
+};
+
+struct lease_info {
+    const char *id, *agent_type, *state;                 /* "waiting", "held", "ending" */
+    const char *container_id, *container_name, *task_id; /* "" when none */
+    uint64_t begun_ms, used_ms;                          /* wall clock */
+    uint64_t ttl_ms;                                     /* 0: none */
+    uint64_t tasks;                                      /* that have ended in it */
+    uint32_t waiting;                                    /* tasks behind the one that runs */
+    bool held;
+    bool overdue; /* held for longer than leaseWarnAfter */
+};
+
+/* Queues. NULL as executor_submit(). Its container is reset when the lease ends. */
+struct lease *executor_lease(struct executor *executor, const struct lease_request *request,
+                             const struct lease_handler *handler, void *user, struct error *err);
+/* NULL when there is none that has begun and not ended. */
+struct lease *executor_lease_find(const struct executor *executor, const char *id);
+const char *executor_lease_id(const struct lease *lease);
+/* Its time begins anew; `ttl_ms` as in the request, -1: as it was. */
+void executor_lease_renew(struct lease *lease, int64_t ttl_ms);
+/* Ends it, a task that runs in it included. */
+void executor_lease_release(struct lease *lease);
+/* The same; the caller hears nothing more of it. */
+void executor_lease_abandon(struct lease *lease);
+void executor_lease_info(const struct lease *lease, struct lease_info *info);
+void executor_leases(const struct executor *executor, void (*fn)(void *user, const struct lease_info *info),
+                     void *user);
 
 /* --- pools and containers ------------------------------------------------------------------------- */
 

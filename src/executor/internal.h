@@ -202,6 +202,7 @@ struct worker {
 };
 
 struct job;
+struct lease;
 
 /* attach.c: an attach stream as the carrier of a runner_conn. worker_attach_opened() or worker_attach_closed() follow.
  */
@@ -276,6 +277,13 @@ struct job {
     bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof;
     bool capture, stream;
     bool terminal;
+    bool in_lease;                    /* its container is a lease's: background processes are kept */
+    bool files_only, files_only_due;  /* there is no command; its end is to be told from the loop */
+    bool idempotent;                  /* may be run again even if it may have started */
+    uint32_t retries_left;            /* after infrastructure failures before it started */
+    struct lease *lease;              /* while it waits there */
+    const struct runner_conn *run_on; /* RUN was put on this connection, */
+    uint64_t run_at;                  /* behind so many bytes; NULL: it was not */
     uint16_t rows, columns;
     uint32_t number; /* on the wire */
     uint32_t stdin_credit;
@@ -302,6 +310,8 @@ struct job {
 
 /* Its container is BUSY with it: sends RUN. */
 void job_start(struct job *job);
+/* The same, and tells its handler, from the loop, that it has started. */
+void job_dispatched(struct job *job);
 /* Its runner is there again after the connection broke, and says in `hello` what it knows of the task: what was lost on
  * the way goes out again. `untouched`: the runner never got RUN. -1 when what it says cannot be. */
 int job_resume(struct job *job, const struct message_hello *hello, bool untouched);
@@ -309,6 +319,8 @@ int job_resume(struct job *job, const struct message_hello *hello, bool untouche
 void job_sync(struct job *job, struct message_sync *sync);
 /* RUN: when the files are there. */
 void job_run(struct job *job);
+/* Of one that has no command: as if it had ended well. */
+void job_files_done(struct job *job);
 /* The files are out, or there are none: result and end. `release`: and the container is reset. */
 void job_complete(struct job *job, bool release);
 /* Its container is lost: the end, LOST unless the task had ended already. */
@@ -353,11 +365,59 @@ void job_end(struct job *job, enum task_outcome outcome, const char *format, ...
 void job_end_soon(struct job *job, enum task_outcome outcome, const char *message);
 /* Hands idle containers to waiting tasks. */
 void agent_pool_dispatch(struct agent_pool *owner);
-/* Ends every waiting task. */
-void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *error);
+/* True with ERROR_UNAVAILABLE: it takes nothing new. */
+bool agent_pool_refuses(const struct agent_pool *owner, struct error *err);
+/* Ends every waiting task and lease. */
+void agent_pool_reject_waiting(struct agent_pool *owner, enum task_outcome outcome, const struct error *error);
 void agent_pool_queue_expired(uv_timer_t *timer);
 /* Sets its timer to the next deadline of a waiting task. */
 void agent_pool_watch_queue(struct agent_pool *owner, uint64_t now_us);
+
+/* --- leases (lease.c) ----------------------------------------------------------------------------------- */
+
+struct lease {
+    struct task holder; /* waits in the pool, then has the container as long as the lease lasts */
+    struct hash_node by_id;
+    struct list link; /* in executor.leases */
+    struct list soon; /* in executor.leases_soon */
+    struct agent_pool *owner;
+    struct lease_handler handler;
+    void *user;
+    struct list waiting; /* jobs behind the one that runs */
+    uint32_t waiting_count;
+    uint64_t ttl_ms; /* 0: none */
+    uint64_t begun_us, used_us, begun_wall_ms, used_wall_ms;
+    uint64_t tasks;
+    bool held; /* as long as a connection lasts */
+    bool begun_due, ending, abandoned, leak_told;
+    enum error_code failed; /* it never began; to be told from the loop */
+    char id[24];
+    char reason[256];
+};
+
+static inline struct lease *lease_of(struct task *holder)
+{
+    return list_entry(holder, struct lease, holder);
+}
+
+/* NULL: none has its container. */
+struct lease *lease_on(const struct worker *worker);
+/* Its container is BUSY with it. */
+void lease_begin(struct lease *lease);
+/* It waits, and shall not any more. Tells later. */
+void lease_reject(struct lease *lease, enum error_code code, const char *message);
+/* Begins the task in its container (RUNNING; then job_start()), or has it wait there (QUEUED). */
+int lease_submit(struct lease *lease, struct job *job, uint64_t now_us, struct error *err);
+/* A task that waits there leaves. */
+void lease_withdraw(struct job *job);
+/* A task of it has ended and let go of the container. */
+void lease_task_ended(struct lease *lease);
+/* Ends it, what runs in it included; later. */
+void lease_end(struct lease *lease, const char *reason);
+/* At once: its container is lost. */
+void lease_lost(struct lease *lease, const char *reason);
+void lease_soon(struct executor *executor);
+void lease_tick(struct executor *executor, uint64_t now_us);
 
 /* --- the executor (executor.c, maintain.c, sweep.c) ------------------------------------------------ */
 
@@ -372,6 +432,8 @@ struct executor {
     struct pool_set set;
     struct list pools;
     struct hash_table pools_by_type, jobs_by_id;
+    struct hash_table leases_by_id;
+    struct list leases, leases_soon;
     uint32_t jobs;    /* not yet ended */
     struct list soon; /* jobs with something to tell their handlers */
     uv_timer_t soon_timer, tick_timer;

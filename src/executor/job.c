@@ -44,11 +44,14 @@ static int check_id(const char *id, struct error *err)
 static int check_request(const struct task_request *request, struct measure *measure, struct error *err)
 {
     *measure = (struct measure){0};
-    if (request->argv == NULL || request->argv[0] == NULL || request->argv[0][0] == '\0')
+    bool empty = request->argv == NULL || request->argv[0] == NULL || request->argv[0][0] == '\0';
+    if (request->files_only && (!empty || request->lease == NULL))
+        return error_set(err, ERROR_INVALID, "only in a lease are there tasks without a command");
+    if (empty && !request->files_only)
         return error_set(err, ERROR_INVALID, "the command is empty; give a program and its arguments");
     if (request->id != NULL && check_id(request->id, err) < 0)
         return -1;
-    for (; request->argv[measure->argc] != NULL; measure->argc++)
+    for (; !empty && request->argv[measure->argc] != NULL; measure->argc++)
         measure->bytes += strlen(request->argv[measure->argc]) + 1;
     for (; request->env != NULL && request->env[measure->envc] != NULL; measure->envc++) {
         const char *equals = strchr(request->env[measure->envc], '=');
@@ -176,6 +179,10 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
     job->stdin_credit = STDIN_CREDIT_INITIAL;
     job->capture = request->capture;
     job->stream = request->stream;
+    job->in_lease = request->lease != NULL;
+    job->files_only = request->files_only;
+    job->idempotent = request->idempotent;
+    job->retries_left = request->retries >= 0 ? (uint32_t)request->retries : profile->retry_attempts;
     job->max_output_bytes =
         request->max_output_bytes >= 0 ? (uint64_t)request->max_output_bytes : profile->max_output_bytes;
     job->timeout_ms = choose_ms(request->timeout_ms, profile->timeout_ms);
@@ -217,6 +224,56 @@ void agent_pool_watch_queue(struct agent_pool *owner, uint64_t now_us)
     uv_timer_start(&owner->queue_timer, agent_pool_queue_expired, delay, 0);
 }
 
+static struct agent_pool *find_owner(struct executor *executor, const struct task_request *request,
+                                     struct lease **lease, struct error *err)
+{
+    if (request->lease == NULL) {
+        struct agent_pool *owner = executor_pool_get(executor, request->agent_type, err);
+        return owner == NULL || agent_pool_refuses(owner, err) ? NULL : owner;
+    }
+    *lease = executor_lease_find(executor, request->lease);
+    if (*lease == NULL) {
+        error_set(err, ERROR_NOT_FOUND, "there is no lease \"%.64s\"; it may have ended", request->lease);
+        return NULL;
+    }
+    if (request->agent_type != NULL && strcmp(request->agent_type, (*lease)->owner->profile->agent_type) != 0) {
+        error_set(err, ERROR_INVALID, "the lease %s is of agent type %s, not %.64s", request->lease,
+                  (*lease)->owner->profile->agent_type, request->agent_type);
+        return NULL;
+    }
+    return (*lease)->owner;
+}
+
+/* Into the queue, or into the lease. */
+static int enter(struct job *job, struct lease *lease, const struct task_request *request, uint64_t now,
+                 struct error *err)
+{
+    struct agent_pool *owner = job->owner;
+    if (lease != NULL)
+        return lease_submit(lease, job, now, err);
+    uint64_t wait_ms = choose_ms(request->queue_timeout_ms, owner->profile->queue_timeout_ms);
+    if (!pool_submit(&owner->pool, &job->task, wait_ms == 0 ? 0 : now + wait_ms * 1000, now))
+        return error_set(err, ERROR_LIMIT, "the queue of %s is full (%u tasks wait)", owner->profile->agent_type,
+                         owner->pool.limits.max_queue);
+    return 0;
+}
+
+static void leave(struct job *job)
+{
+    if (job->lease != NULL)
+        lease_withdraw(job);
+    else
+        pool_withdraw(&job->owner->pool, &job->task);
+}
+
+static struct job *job_discard(struct job *job)
+{
+    if (job != NULL)
+        transfer_free(job);
+    free(job);
+    return NULL;
+}
+
 struct task *executor_submit(struct executor *executor, const struct task_request *request,
                              const struct task_handler *handler, void *user, struct error *err)
 {
@@ -227,7 +284,8 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     }
     if (check_request(request, &measure, err) < 0)
         return NULL;
-    struct agent_pool *owner = executor_pool_get(executor, request->agent_type, err);
+    struct lease *lease = NULL;
+    struct agent_pool *owner = find_owner(executor, request, &lease, err);
     if (owner == NULL || check_environment(request, owner->profile, err) < 0)
         return NULL;
     if (request->id != NULL && hash_find(&executor->jobs_by_id, request->id) != NULL) {
@@ -235,11 +293,8 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
         return NULL;
     }
     struct job *job = job_new(owner, request, &measure);
-    if (job != NULL && transfer_copy(job, request) < 0) {
-        transfer_free(job);
-        free(job);
-        job = NULL;
-    }
+    if (job != NULL && transfer_copy(job, request) < 0)
+        job = job_discard(job);
     if (job == NULL) {
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
@@ -251,23 +306,21 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     else
         make_id(executor, job->id);
     uint64_t now = clock_us();
-    uint64_t wait_ms = choose_ms(request->queue_timeout_ms, owner->profile->queue_timeout_ms);
-    if (!pool_submit(&owner->pool, &job->task, wait_ms == 0 ? 0 : now + wait_ms * 1000, now)) {
-        error_set(err, ERROR_LIMIT, "the queue of %s is full (%u tasks wait)", owner->profile->agent_type,
-                  owner->pool.limits.max_queue);
-        transfer_free(job);
-        free(job);
-        return NULL;
-    }
     if (!hash_add(&executor->jobs_by_id, &job->by_id, job->id)) {
-        pool_withdraw(&owner->pool, &job->task);
-        transfer_free(job);
-        free(job);
+        job_discard(job);
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
+    if (enter(job, lease, request, now, err) < 0) {
+        hash_remove(&executor->jobs_by_id, &job->by_id);
+        job_discard(job);
+        return NULL;
+    }
     executor->jobs++;
-    agent_pool_dispatch(owner);
+    if (lease == NULL)
+        agent_pool_dispatch(owner);
+    else if (job->task.state == TASK_RUNNING)
+        job_start(job);
     if (job->task.state == TASK_QUEUED) {
         agent_pool_watch_queue(owner, now);
         executor_kick(executor);
@@ -313,7 +366,8 @@ static uint32_t cpu_limit_s(const struct job *job)
 
 static void send_run(struct job *job, struct runner_conn *conn)
 {
-    struct message_run run = {.flags = (job->has_stdin ? RUN_FLAG_STDIN : 0) | (job->terminal ? RUN_FLAG_TERMINAL : 0),
+    struct message_run run = {.flags = (job->has_stdin ? RUN_FLAG_STDIN : 0) | (job->terminal ? RUN_FLAG_TERMINAL : 0) |
+                                       (job->in_lease ? RUN_FLAG_KEEP_BACKGROUND : 0),
                               .timeout_ms = job->timeout_ms,
                               .kill_timeout_ms = job->kill_timeout_ms,
                               .cpu_limit_s = cpu_limit_s(job),
@@ -322,6 +376,8 @@ static void send_run(struct job *job, struct runner_conn *conn)
                               .rows = job->rows,
                               .columns = job->columns,
                               .workdir = job->workdir};
+    job->run_on = conn;
+    job->run_at = runner_conn_sent(conn) + runner_conn_unsent(conn);
     runner_conn_run(conn, job->number, &run, job->argv, job->env);
     job->granted[0] = job->granted[1] = job->output_window;
 }
@@ -343,6 +399,11 @@ void job_run(struct job *job)
 {
     struct runner_conn *conn = worker_on(job)->conn;
     job->phase = JOB_RUNNING;
+    if (job->files_only) { /* this may be inside the caller's executor_submit() */
+        job->files_only_due = true;
+        job_soon(job);
+        return;
+    }
     send_run(job, conn);
     send_stdin(job);
     if (job->stdin_stream && (buffer_length(&job->early_stdin) > 0 || job->stdin_eof))
@@ -413,17 +474,36 @@ int job_resume(struct job *job, const struct message_hello *hello, bool untouche
 
 /* --- running ------------------------------------------------------------------------------------------ */
 
+void job_dispatched(struct job *job)
+{
+    job_start(job);
+    if (job->handler.started == NULL)
+        return;
+    job->started_due = true;
+    job_soon(job);
+}
+
 void agent_pool_dispatch(struct agent_pool *owner)
 {
     uint64_t now = clock_us();
     for (struct task *task = pool_dispatch(&owner->pool, now); task != NULL; task = pool_dispatch(&owner->pool, now)) {
-        struct job *job = job_of(task);
-        job_start(job);
-        if (job->handler.started != NULL && now != task->submitted_us) {
-            job->started_due = true;
-            job_soon(job);
-        }
+        if (task->lease)
+            lease_begin(lease_of(task));
+        else if (now == task->submitted_us) /* from executor_submit(), which tells its start itself */
+            job_start(job_of(task));
+        else
+            job_dispatched(job_of(task));
     }
+}
+
+bool agent_pool_refuses(const struct agent_pool *owner, struct error *err)
+{
+    const char *type = owner->profile->agent_type;
+    if (!owner->pool.draining)
+        return false;
+    error_set(err, ERROR_UNAVAILABLE, "the pool of %s was drained and takes no tasks; open it: warmpool resume %s",
+              type, type);
+    return true;
 }
 
 void executor_task_consumed(struct task *task, int stream, size_t size)
@@ -686,8 +766,87 @@ static void measure(struct task_result *result, const struct message_exit *messa
     resources->network_bytes = message->network_bytes;
 }
 
+/* RUN has reached the runner, or parts of it may have. */
+static bool may_have_started(const struct job *job)
+{
+    struct worker *worker = worker_on(job);
+    if (job->run_on == NULL || worker == NULL)
+        return false;
+    return job->run_on != worker->conn || runner_conn_sent(worker->conn) > job->run_at;
+}
+
+/* Nothing of it is lost for a second beginning, and nobody has seen anything of the first. */
+static bool untouched(const struct job *job)
+{
+    bool seen = job->stream && job->received[0] + job->received[1] > 0;
+    return !seen && (!job->stdin_stream || job->stdin_sent == 0);
+}
+
+static bool may_retry(const struct job *job, bool started)
+{
+    if (job->retries_left == 0 || job->cancelled || job->abandoned || job->in_lease || job->owner->executor->closing ||
+        job->files.in_count > 0 || job->phase > JOB_RUNNING)
+        return false;
+    return !started || (job->idempotent && untouched(job));
+}
+
+/* Back into the queue; its container has to be given up next. */
+static void retry(struct job *job, const char *why)
+{
+    struct agent_pool *owner = job->owner;
+    uint64_t now = clock_us();
+    job->retries_left--;
+    job->phase = JOB_BEGINNING;
+    job->run_on = NULL;
+    if (job->stdin_stream && job->stdin_sent > 0) /* untouched() has seen to that nothing was */
+        job->stdin_sent = 0;
+    if (job->stdin_given != NULL) {
+        job->stdin_size += (size_t)(job->stdin_data - job->stdin_given);
+        job->stdin_data = job->stdin_given;
+        job->stdin_sent = job->stdin_consumed = 0;
+        job->stdin_credit = STDIN_CREDIT_INITIAL;
+    }
+    for (int i = 0; i < 2; i++) {
+        job->received[i] = job->granted[i] = job->window[i] = 0;
+        job->truncated[i] = false;
+        buffer_free(&job->captured[i]);
+    }
+    log_info(owner->executor->log, "task %s waits again: %s", job->id, why);
+    pool_put_back(&owner->pool, &job->task, now);
+    agent_pool_watch_queue(owner, now);
+    executor_kick(owner->executor);
+}
+
+/* A task that never began leaves no trace in its container's count. */
+static void let_go(struct job *job, uint64_t now)
+{
+    if (job->run_on == NULL)
+        job->task.container->exec_count--;
+    pool_task_ended(&job->owner->pool, &job->task, now);
+}
+
+void job_files_done(struct job *job)
+{
+    static const struct message_exit nothing = {.outcome = EXIT_EXITED,
+                                                .user_us = EXIT_UNMEASURED,
+                                                .system_us = EXIT_UNMEASURED,
+                                                .cgroup_cpu_us = EXIT_UNMEASURED,
+                                                .peak_bytes = EXIT_UNMEASURED,
+                                                .disk_bytes = EXIT_UNMEASURED,
+                                                .network_bytes = EXIT_UNMEASURED};
+    job->files_only_due = false;
+    job_exited(job, &nothing);
+}
+
 void job_exited(struct job *job, const struct message_exit *message)
 {
+    struct worker *worker = worker_on(job);
+    bool no_process = message->outcome == EXIT_NOT_STARTED && message->spawn_stage == SPAWN_SETUP;
+    if (no_process && may_retry(job, false)) {
+        retry(job, strerror((int)message->spawn_errno));
+        worker_retire(worker, "it could not start a process: %s", strerror((int)message->spawn_errno));
+        return;
+    }
     if (transfer_out_begin(job, message))
         return;
     job->files.exit = *message;
@@ -714,7 +873,7 @@ void job_complete(struct job *job, bool release)
     result.artifact_error = job->files.error;
     histogram_add(&executor->execution, result.exec_us);
     histogram_add(&executor->dispatch, result.dispatch_us);
-    pool_task_ended(&job->owner->pool, &job->task, now);
+    let_go(job, now);
     finish(job, &result);
     if (release)
         worker_release(worker, number);
@@ -744,9 +903,9 @@ static void end_now(struct job *job, enum task_outcome outcome)
     struct task_result result;
     begin_result(&result, job, now);
     if (job->task.state == TASK_QUEUED)
-        pool_withdraw(&job->owner->pool, &job->task);
+        leave(job);
     else if (job->task.container != NULL)
-        pool_task_ended(&job->owner->pool, &job->task, now);
+        let_go(job, now);
     result.outcome = outcome;
     result.message = job->message;
     result.artifact_error = job->files.error;
@@ -788,6 +947,8 @@ void job_lost(struct job *job, const char *format, ...)
     va_end(args);
     if (job->phase == JOB_COPYING_OUT || job->phase == JOB_COLLECTING)
         transfer_lost(job);
+    else if (may_retry(job, may_have_started(job)))
+        retry(job, job->message);
     else
         end_now(job, TASK_LOST);
 }
@@ -799,7 +960,7 @@ void job_end_soon(struct job *job, enum task_outcome outcome, const char *messag
     snprintf(job->message, sizeof job->message, "%s", message);
     job->outcome = outcome;
     if (job->task.state == TASK_QUEUED)
-        pool_withdraw(&job->owner->pool, &job->task);
+        leave(job);
     job_soon(job);
 }
 
@@ -833,12 +994,17 @@ void executor_task_abandon(struct task *task)
     executor_task_cancel(task);
 }
 
-void agent_pool_reject_waiting(struct agent_pool *owner, const struct error *error)
+void agent_pool_reject_waiting(struct agent_pool *owner, enum task_outcome outcome, const struct error *error)
 {
     struct queue *queues[] = {&owner->pool.queue, &owner->pool.fresh_queue};
-    for (size_t i = 0; i < 2; i++)
-        for (struct task *task = queue_peek(queues[i]); task != NULL; task = queue_peek(queues[i]))
-            job_end(job_of(task), TASK_REJECTED, "%s", error->message);
+    for (size_t i = 0; i < 2; i++) {
+        for (struct task *task = queue_peek(queues[i]); task != NULL; task = queue_peek(queues[i])) {
+            if (task->lease)
+                lease_reject(lease_of(task), error->code, error->message);
+            else
+                job_end(job_of(task), outcome, "%s", error->message);
+        }
+    }
 }
 
 static const char *why_it_waits(const struct agent_pool *owner)
@@ -861,7 +1027,10 @@ void agent_pool_queue_expired(uv_timer_t *timer)
         char why[ERROR_MESSAGE_MAX + 64];
         snprintf(why, sizeof why, "no container within %" PRIu64 " ms: %s", (now - task->submitted_us) / 1000,
                  why_it_waits(owner));
-        job_end_soon(job_of(task), TASK_REJECTED, why);
+        if (task->lease)
+            lease_reject(lease_of(task), ERROR_TIMEOUT, why);
+        else
+            job_end_soon(job_of(task), TASK_REJECTED, why);
     }
     agent_pool_watch_queue(owner, now);
 }

@@ -131,6 +131,11 @@ static void create(struct agent_pool *owner, uint32_t count, uint64_t now_us)
     }
 }
 
+static bool is_permanent(const struct error *error)
+{
+    return error->code == ERROR_NOT_FOUND || error->code == ERROR_DENIED || error->code == ERROR_INVALID;
+}
+
 static void plan_pool(struct agent_pool *owner, uint64_t now_us)
 {
     for (struct container *surplus = pool_surplus(&owner->pool); surplus != NULL; surplus = pool_surplus(&owner->pool))
@@ -138,23 +143,23 @@ static void plan_pool(struct agent_pool *owner, uint64_t now_us)
     if (owner->executor->swept && owner->executor->engine_up)
         create(owner, pool_creations(&owner->pool, now_us), now_us);
     bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
-    if (waiting && pool_live(&owner->pool) == 0 && owner->pool.failures >= FAILURES_UNTIL_REJECT)
-        agent_pool_reject_waiting(owner, &owner->last_error);
+    /* What only somebody else can mend is told at once; else the engine may come round before their deadlines. */
+    if (waiting && pool_live(&owner->pool) == 0 && owner->pool.failures >= FAILURES_UNTIL_REJECT &&
+        is_permanent(&owner->last_error))
+        agent_pool_reject_waiting(owner, TASK_REJECTED, &owner->last_error);
     if (!list_empty(&owner->warm_waits))
         warm_answer(owner);
 }
 
-/* While the engine is down nothing can be made: tasks of a pool without containers are told, once that is sure. */
+/* While the engine is down nothing can be made: who waits for warm containers is told, once that is sure. Tasks wait
+ * until their deadline. */
 static void plan_without_engine(struct agent_pool *owner)
 {
     struct executor *executor = owner->executor;
-    bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
     /* An unhealthy one may be one that only waits for the engine too. */
     if (executor->engine_error.code == ERROR_NONE || pool_live(&owner->pool) > 0 ||
         owner->pool.count[CONTAINER_UNHEALTHY] > 0)
         return;
-    if (waiting)
-        agent_pool_reject_waiting(owner, &executor->engine_error);
     list_for_each_safe (node, &owner->warm_waits) {
         struct warm_wait *wait = list_entry(node, struct warm_wait, link);
         list_remove(&wait->link);
@@ -260,5 +265,6 @@ void maintain_tick(struct executor *executor, uint64_t now_us)
         }
     }
     executor_each_worker(executor, keep_alive, &now_us);
+    lease_tick(executor, now_us);
     maintain_plan(executor, now_us);
 }

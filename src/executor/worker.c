@@ -240,6 +240,22 @@ static void task_found_again(struct worker *worker, struct job *job, const struc
         runner_conn_flush(worker->conn);
 }
 
+/* Between two tasks of a lease. An EXIT that it says again is acknowledged as one that is known. */
+static void lease_found_again(struct worker *worker, const struct message_hello *hello)
+{
+    uv_timer_stop(&worker->timer);
+    worker->answered_us = clock_us();
+    if (hello->generation != worker->container.exec_count || hello->task_state == HELLO_TASK_RUNNING ||
+        (hello->task_state == HELLO_TASK_EXITED && hello->task != worker->last_task)) {
+        worker_retire(worker, "its runner had run tasks that were not ours");
+        return;
+    }
+    if (hello->task_state == HELLO_TASK_EXITED) {
+        runner_conn_ack(worker->conn, hello->task);
+        runner_conn_flush(worker->conn);
+    }
+}
+
 /* It was heard again before anybody missed it, or as an unhealthy one, of which the next check decides. */
 static void idle_again(struct worker *worker, uint64_t now)
 {
@@ -286,6 +302,8 @@ static void on_hello(void *user, const struct message_hello *hello)
     case CONTAINER_BUSY:
         if (job != NULL)
             task_found_again(worker, job, hello);
+        else
+            lease_found_again(worker, hello);
         return;
     case CONTAINER_RESETTING: /* of the attach stream only, as below */
         uv_timer_stop(&worker->timer);
@@ -672,8 +690,21 @@ static void reset_begin(struct worker *worker, uint32_t unacknowledged)
 void worker_release(struct worker *worker, uint32_t task_number)
 {
     struct agent_pool *owner = worker->owner;
-    worker->last_task = task_number;
-    runner_conn_ack(worker->conn, task_number);
+    struct lease *lease = lease_on(worker);
+    if (task_number != 0) {
+        worker->last_task = task_number;
+        runner_conn_ack(worker->conn, task_number);
+    }
+    if (lease != NULL) {
+        runner_conn_flush(worker->conn);
+        lease_task_ended(lease);
+        return;
+    }
+    if (!runner_conn_ready(worker->conn)) {
+        worker_retire(worker, "its runner was away when its lease ended");
+        executor_kick(owner->executor);
+        return;
+    }
     if (!pool_may_reuse(&owner->pool, &worker->container)) {
         runner_conn_flush(worker->conn);
         worker_retire(worker, "it has served its tasks");
@@ -810,6 +841,9 @@ void worker_retire(struct worker *worker, const char *format, ...)
     struct job *job = job_on(worker);
     if (job != NULL)
         job_lost(job, "the container was lost while the task ran: %s", worker->retire_reason);
+    struct lease *lease = lease_on(worker);
+    if (lease != NULL)
+        lease_lost(lease, worker->retire_reason);
     container_enter(&worker->container, CONTAINER_RETIRING, clock_us());
     worker_removal_begin(worker);
 }

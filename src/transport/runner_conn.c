@@ -14,6 +14,7 @@ struct runner_conn {
     void *user;
     struct buffer in;  /* the beginning of a frame that has not arrived whole */
     struct buffer out; /* not written yet */
+    uint64_t sent;
     uint8_t marker[SYNC_MARKER_BYTES];
     bool skip; /* what comes before HELLO is of an earlier conversation */
     bool tail; /* a byte 0 follows each frame */
@@ -411,7 +412,18 @@ void runner_conn_flush(struct runner_conn *conn)
             return;
         }
         buffer_consume(&conn->out, (size_t)written);
+        conn->sent += (uint64_t)written;
     }
     if (conn->out.failed)
         conn->ops->abort(conn->carrier);
+}
+
+uint64_t runner_conn_sent(const struct runner_conn *conn)
+{
+    return conn->sent;
+}
+
+size_t runner_conn_unsent(const struct runner_conn *conn)
+{
+    return buffer_length(&conn->out);
 }

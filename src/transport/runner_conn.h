@@ -94,3 +94,6 @@ void runner_conn_keepalive(struct runner_conn *conn);
 void runner_conn_ping(struct runner_conn *conn, uint64_t nonce);
 
 void runner_conn_flush(struct runner_conn *conn);
+/* Bytes that the carrier has taken since the beginning, and those that wait for it. Stays true after the end. */
+uint64_t runner_conn_sent(const struct runner_conn *conn);
+size_t runner_conn_unsent(const struct runner_conn *conn);

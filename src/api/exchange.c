@@ -33,6 +33,8 @@ void exchange_release(struct exchange *exchange)
     exchange_unwatch(exchange);
     if (exchange->task != NULL)
         executor_task_abandon(exchange->task);
+    lease_forgotten(exchange);
+    free(exchange->put);
     list_remove(&exchange->link);
     buffer_free(&exchange->body);
     buffer_free(&exchange->answer);
@@ -80,6 +82,7 @@ static void on_disconnect(uv_poll_t *poll, int status, int events)
     exchange_unwatch(exchange);
     if (task != NULL)
         executor_task_abandon(task);
+    lease_forgotten(exchange);
     exchange_resume(exchange);
     server_run(exchange->server);
 }
@@ -123,7 +126,8 @@ void exchange_unwatch(struct exchange *exchange)
 enum MHD_Result exchange_answer(struct exchange *exchange, unsigned status)
 {
     size_t size = 0;
-    buffer_append_string(&exchange->answer, "\n");
+    if (!exchange->raw)
+        buffer_append_string(&exchange->answer, "\n");
     char *text = buffer_take(&exchange->answer, &size);
     struct MHD_Response *response =
         text == NULL ? NULL : MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE);
@@ -131,7 +135,8 @@ enum MHD_Result exchange_answer(struct exchange *exchange, unsigned status)
         free(text);
         return MHD_NO;
     }
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE,
+                            exchange->raw ? "application/octet-stream" : "application/json");
     if (exchange->task_id[0] != '\0')
         MHD_add_response_header(response, "X-Task-Id", exchange->task_id);
     if (exchange->allow[0] != '\0')

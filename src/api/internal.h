@@ -13,7 +13,14 @@
 #define BODY_MAX       (16U * 1024U * 1024U)
 #define RECENT_RESULTS 256U
 
-enum exchange_kind { EXCHANGE_PLAIN, EXCHANGE_TASK, EXCHANGE_STREAM, EXCHANGE_UPGRADE, EXCHANGE_WARM };
+enum exchange_kind {
+    EXCHANGE_PLAIN,
+    EXCHANGE_TASK,
+    EXCHANGE_STREAM,
+    EXCHANGE_UPGRADE,
+    EXCHANGE_POOL,  /* waits for a pool to be warm or drained */
+    EXCHANGE_LEASE, /* waits for a lease, or for a file of one */
+};
 
 struct exchange {
     struct list link; /* in server.exchanges */
@@ -30,8 +37,11 @@ struct exchange {
     size_t pending[2];     /* task output taken and not given back, by stream */
     struct buffer tail[2]; /* NDJSON: the beginning of a UTF-8 sequence that is cut off */
     struct upgraded *upgraded;
-    unsigned holds; /* the connection, and what it was upgraded to */
-    char allow[64]; /* methods, for a 405 */
+    unsigned holds;       /* the connection, and what it was upgraded to */
+    char allow[64];       /* methods, for a 405 */
+    struct grant *grant;  /* of a lease that is waited for */
+    struct file_put *put; /* the body is going into a container; owned */
+    bool raw;             /* the answer is a file */
 };
 
 struct recent { /* the result of a task that has ended, without its output */
@@ -84,8 +94,24 @@ enum MHD_Result exchange_too_large(struct exchange *exchange);
 unsigned status_of_error(enum error_code code);
 
 /* tasks.c */
-enum MHD_Result tasks_post(struct exchange *exchange);
+/* In the lease `lease`; NULL: in none. */
+enum MHD_Result tasks_post(struct exchange *exchange, const char *lease);
 enum MHD_Result tasks_continue(struct exchange *exchange);
+
+/* leases.c */
+/* Of libmicrohttpd: a connection begins or ends. */
+void leases_connection(void *user, struct MHD_Connection *connection, void **state,
+                       enum MHD_ConnectionNotificationCode code);
+enum MHD_Result leases_post(struct exchange *exchange);
+enum MHD_Result leases_continue(struct exchange *exchange);
+/* The client that waits for it has gone. */
+void lease_forgotten(struct exchange *exchange);
+enum MHD_Result leases_get_all(struct exchange *exchange);
+enum MHD_Result leases_get(struct exchange *exchange, const char *id);
+enum MHD_Result leases_renew(struct exchange *exchange, const char *id);
+enum MHD_Result leases_release(struct exchange *exchange, const char *id);
+enum MHD_Result leases_run(struct exchange *exchange, const char *id);
+enum MHD_Result leases_file(struct exchange *exchange, const char *id, bool put);
 
 /* upgrade.c */
 enum MHD_Result upgrade_begin(struct exchange *exchange);

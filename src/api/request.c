@@ -81,13 +81,19 @@ static int read_size(const json_t *value, const char *key, int64_t *bytes, struc
     return 0;
 }
 
-static int read_priority(const json_t *value, enum task_priority *priority, struct api_failure *failure)
+bool api_priority_read(const json_t *value, enum task_priority *priority)
 {
     uint32_t number;
-    if (json_is_string(value) && parse_priority(json_string_value(value), &number) == 0) {
-        *priority = (enum task_priority)number;
+    if (!json_is_string(value) || parse_priority(json_string_value(value), &number) < 0)
+        return false;
+    *priority = (enum task_priority)number;
+    return true;
+}
+
+static int read_priority(const json_t *value, enum task_priority *priority, struct api_failure *failure)
+{
+    if (api_priority_read(value, priority))
         return 0;
-    }
     return bad(failure, 400, "$.priority must be critical, high, normal, low or background");
 }
 
@@ -390,7 +396,7 @@ static int make_command(struct api_request *request, const struct config *config
 /* --- all together --------------------------------------------------------------------------------------------------
  */
 
-static const char *const later[] = {"secrets", "async", "retryAttempts", "idempotent"};
+static const char *const later[] = {"secrets", "async"};
 
 static int read_member(struct api_request *request, const char *key, json_t *value, struct api_failure *failure)
 {
@@ -433,6 +439,10 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         return read_size(value, key, &task->max_output_bytes, failure);
     if (strcmp(key, "priority") == 0)
         return read_priority(value, &task->priority, failure);
+    if (strcmp(key, "retryAttempts") == 0)
+        return read_size(value, key, &task->retries, failure);
+    if (strcmp(key, "idempotent") == 0)
+        return read_bool(value, key, &task->idempotent, failure);
     if (strcmp(key, "fresh") == 0)
         return read_bool(value, key, &task->fresh, failure);
     if (strcmp(key, "captureOutput") == 0) {
@@ -450,9 +460,10 @@ static int read_member(struct api_request *request, const char *key, json_t *val
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
         if (strcmp(key, later[i]) == 0)
             return bad(failure, 400, "$.%s is not supported by this version", key);
-    failure->hint = "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs "
-                    "killTimeout queueTimeoutMs "
-                    "maxOutputBytes priority fresh captureOutput streamOutput artifacts copyIn copyOut id";
+    failure->hint =
+        "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs "
+        "killTimeout queueTimeoutMs "
+        "maxOutputBytes priority retryAttempts idempotent fresh captureOutput streamOutput artifacts copyIn copyOut id";
     return bad(failure, 400, "$.%.64s is not known", key);
 }
 
@@ -474,12 +485,12 @@ static bool is_bounded(const char *body, size_t size)
 }
 
 int api_request_parse(struct api_request *request, const char *body, size_t size, const struct config *config,
-                      struct api_failure *failure)
+                      const char *lease_type, struct api_failure *failure)
 {
     *request = (struct api_request){0};
     *failure = (struct api_failure){.hint = NULL};
-    request->task =
-        (struct task_request){.timeout_ms = -1, .kill_timeout_ms = -1, .queue_timeout_ms = -1, .max_output_bytes = -1};
+    request->task = (struct task_request){
+        .timeout_ms = -1, .kill_timeout_ms = -1, .queue_timeout_ms = -1, .max_output_bytes = -1, .retries = -1};
     json_error_t error;
     if (!is_bounded(body, size))
         return bad(failure, 400, "the body has more than %u values", VALUES_MAX);
@@ -496,11 +507,15 @@ int api_request_parse(struct api_request *request, const char *body, size_t size
     }
     bool has_command = request->argv != NULL, has_task = json_object_get(request->json, "task") != NULL;
     if (request->task.agent_type == NULL)
+        request->task.agent_type = lease_type;
+    if (request->task.agent_type == NULL)
         return bad(failure, 400, "$.agentType is missing");
+    request->task.files_only = lease_type != NULL && !has_command && !has_task &&
+                               request->task.copy_in_count + request->task.copy_out_count > 0;
     if (json_object_get(request->json, "priority") == NULL)
         request->task.priority =
             (enum task_priority)config_profile_of(config, request->task.agent_type)->resources.priority;
-    if (has_command == has_task)
+    if (has_command == has_task && !request->task.files_only)
         return bad(failure, 400,
                    has_command ? "$.command and $.task exclude each other" : "$.command (or $.task) is missing");
     if (has_task && make_command(request, config, failure) < 0)

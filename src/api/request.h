@@ -28,6 +28,9 @@ struct api_failure {
 
 /* 0, or -1 with `failure`: 400 with the JSON path of what is wrong, 422 for a template that does not fit. Free with
  * api_request_free() in both cases. */
+/* `lease_type`: the task is for a lease of that agent type, and may be one of copies alone; NULL: for none. */
 int api_request_parse(struct api_request *request, const char *body, size_t size, const struct config *config,
-                      struct api_failure *failure);
+                      const char *lease_type, struct api_failure *failure);
+/* False: it is no priority. */
+bool api_priority_read(const json_t *value, enum task_priority *priority);
 void api_request_free(struct api_request *request);

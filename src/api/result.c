@@ -305,6 +305,10 @@ static void write_pool(void *user, const struct pool_info *info)
     put_uint(json, "min", info->min);
     put_uint(json, "max", info->max);
     put_bool(json, "pinned", info->pinned);
+    put_bool(json, "paused", info->paused);
+    put_bool(json, "draining", info->draining);
+    put_text(json, "circuit", info->circuit_open ? "open" : "closed");
+    put_uint(json, "expiring", info->expiring);
     put_uint(json, "total", info->total);
     put_uint(json, "creating", info->creating);
     put_uint(json, "idle", info->idle);
@@ -316,6 +320,8 @@ static void write_pool(void *user, const struct pool_info *info)
     put_uint(json, "tasks", info->tasks);
     put_uint(json, "hits", info->hits);
     put_uint(json, "misses", info->misses);
+    put_uint(json, "leases", info->leases);
+    put_uint(json, "retries", info->retries);
     put_uint(json, "created", info->created);
     put_uint(json, "removed", info->removed);
     put_uint(json, "resets", info->resets);
@@ -335,6 +341,41 @@ void pools_write(struct buffer *out, const struct executor *executor)
     struct json_writer json = {.out = out};
     jw_open(&json, '[');
     executor_pools(executor, write_pool, &json);
+    jw_close(&json, ']');
+}
+
+static void write_lease(void *user, const struct lease_info *info)
+{
+    struct json_writer *json = user;
+    jw_open(json, '{');
+    put_text(json, "id", info->id);
+    put_text(json, "agentType", info->agent_type);
+    put_text(json, "state", info->state);
+    put_text(json, "containerId", or_null(info->container_id));
+    put_text(json, "containerName", or_null(info->container_name));
+    put_text(json, "taskId", or_null(info->task_id));
+    put_date(json, "createdAt", info->begun_ms);
+    put_date(json, "lastUsed", info->used_ms);
+    put_date(json, "expiresAt", info->ttl_ms == 0 ? 0 : info->used_ms + info->ttl_ms);
+    put_uint(json, "ttlMs", info->ttl_ms);
+    put_uint(json, "tasks", info->tasks);
+    put_uint(json, "waiting", info->waiting);
+    put_bool(json, "hold", info->held);
+    put_bool(json, "overdue", info->overdue);
+    jw_close(json, '}');
+}
+
+void lease_write(struct buffer *out, const struct lease_info *info)
+{
+    struct json_writer json = {.out = out};
+    write_lease(&json, info);
+}
+
+void leases_write(struct buffer *out, const struct executor *executor)
+{
+    struct json_writer json = {.out = out};
+    jw_open(&json, '[');
+    executor_leases(executor, write_lease, &json);
     jw_close(&json, ']');
 }
 

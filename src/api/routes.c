@@ -21,7 +21,7 @@ static enum MHD_Result fail(struct exchange *exchange, const struct error *error
 
 static enum MHD_Result post_task(const struct call *call)
 {
-    return tasks_post(call->exchange);
+    return tasks_post(call->exchange, NULL);
 }
 
 static enum MHD_Result no_task(struct exchange *exchange)
@@ -115,7 +115,7 @@ static enum MHD_Result put_pool(const struct call *call)
     return answer_pool(exchange, call->name);
 }
 
-static void on_warm(void *user, const struct error *error)
+static void on_pool_done(void *user, const struct error *error)
 {
     struct exchange *exchange = user;
     exchange->ended = true;
@@ -128,21 +128,60 @@ static void on_warm(void *user, const struct error *error)
     server_run(exchange->server);
 }
 
+static enum MHD_Result pool_wait(const struct call *call)
+{
+    struct exchange *exchange = call->exchange;
+    snprintf(exchange->task_id, sizeof exchange->task_id, "%s", call->name); /* the type, until it is answered */
+    exchange_suspend(exchange);
+    return MHD_YES;
+}
+
 static enum MHD_Result warm_pool(const struct call *call)
 {
     struct exchange *exchange = call->exchange;
     struct error error = ERROR_INIT;
     json_int_t size;
-    exchange->kind = EXCHANGE_WARM;
+    exchange->kind = EXCHANGE_POOL;
     if (read_size(exchange, false, &size, &error) < 0 ||
-        executor_warm(exchange->server->executor, call->name, (uint32_t)size, on_warm, exchange, &error) < 0)
+        executor_warm(exchange->server->executor, call->name, (uint32_t)size, on_pool_done, exchange, &error) < 0)
         return fail(exchange, &error);
-    snprintf(exchange->task_id, sizeof exchange->task_id, "%s", call->name); /* the type, until it is warm */
-    exchange_suspend(exchange);
-    return MHD_YES;
+    return pool_wait(call);
 }
 
-static enum MHD_Result warm_continue(struct exchange *exchange)
+static enum MHD_Result drain_pool(const struct call *call)
+{
+    struct exchange *exchange = call->exchange;
+    struct error error = ERROR_INIT;
+    exchange->kind = EXCHANGE_POOL;
+    if (executor_drain(exchange->server->executor, call->name, on_pool_done, exchange, &error) < 0)
+        return fail(exchange, &error);
+    return pool_wait(call);
+}
+
+static enum MHD_Result tell_pool(const struct call *call, int (*tell)(struct executor *, const char *, struct error *))
+{
+    struct error error = ERROR_INIT;
+    if (tell(call->exchange->server->executor, call->name, &error) < 0)
+        return fail(call->exchange, &error);
+    return answer_pool(call->exchange, call->name);
+}
+
+static enum MHD_Result pause_pool(const struct call *call)
+{
+    return tell_pool(call, executor_pause);
+}
+
+static enum MHD_Result resume_pool(const struct call *call)
+{
+    return tell_pool(call, executor_resume);
+}
+
+static enum MHD_Result refresh_pool(const struct call *call)
+{
+    return tell_pool(call, executor_refresh_pool);
+}
+
+static enum MHD_Result pool_continue(struct exchange *exchange)
 {
     char type[sizeof exchange->task_id];
     memcpy(type, exchange->task_id, sizeof type);
@@ -152,6 +191,48 @@ static enum MHD_Result warm_continue(struct exchange *exchange)
     if (exchange->status == MHD_HTTP_OK || !exchange->ended) /* woken for the server's end */
         return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "unavailable", "warmpool is stopping", "");
     return exchange_answer(exchange, exchange->status);
+}
+
+/* --- leases --------------------------------------------------------------------------------------------- */
+
+static enum MHD_Result get_leases(const struct call *call)
+{
+    return leases_get_all(call->exchange);
+}
+
+static enum MHD_Result post_lease(const struct call *call)
+{
+    return leases_post(call->exchange);
+}
+
+static enum MHD_Result get_lease(const struct call *call)
+{
+    return leases_get(call->exchange, call->name);
+}
+
+static enum MHD_Result put_lease(const struct call *call)
+{
+    return leases_renew(call->exchange, call->name);
+}
+
+static enum MHD_Result delete_lease(const struct call *call)
+{
+    return leases_release(call->exchange, call->name);
+}
+
+static enum MHD_Result post_lease_task(const struct call *call)
+{
+    return leases_run(call->exchange, call->name);
+}
+
+static enum MHD_Result get_lease_file(const struct call *call)
+{
+    return leases_file(call->exchange, call->name, false);
+}
+
+static enum MHD_Result put_lease_file(const struct call *call)
+{
+    return leases_file(call->exchange, call->name, true);
 }
 
 /* --- containers, state
@@ -241,6 +322,18 @@ static const struct {
     {"GET", "/v1/pools/*", get_pool},
     {"PUT", "/v1/pools/*", put_pool},
     {"POST", "/v1/pools/*/warm", warm_pool},
+    {"POST", "/v1/pools/*/pause", pause_pool},
+    {"POST", "/v1/pools/*/resume", resume_pool},
+    {"POST", "/v1/pools/*/drain", drain_pool},
+    {"POST", "/v1/pools/*/refresh", refresh_pool},
+    {"GET", "/v1/leases", get_leases},
+    {"POST", "/v1/leases", post_lease},
+    {"GET", "/v1/leases/*", get_lease},
+    {"PUT", "/v1/leases/*", put_lease},
+    {"DELETE", "/v1/leases/*", delete_lease},
+    {"POST", "/v1/leases/*/tasks", post_lease_task},
+    {"GET", "/v1/leases/*/files", get_lease_file},
+    {"PUT", "/v1/leases/*/files", put_lease_file},
     {"GET", "/v1/containers", get_containers},
     {"POST", "/v1/containers/*/refresh", refresh_container},
     {"GET", "/v1/metrics", get_metrics},
@@ -290,7 +383,7 @@ static enum MHD_Result dispatch(struct exchange *exchange, const char *method, c
     if (allowed[0] != '\0')
         return wrong_method(exchange, path, allowed);
     return exchange_error(exchange, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at this path",
-                          "the API is below /v1: tasks, pools, containers, metrics, status");
+                          "the API is below /v1: tasks, leases, pools, containers, metrics, status");
 }
 
 enum MHD_Result route(struct exchange *exchange, const char *method, const char *path)
@@ -301,8 +394,10 @@ enum MHD_Result route(struct exchange *exchange, const char *method, const char 
         return MHD_YES;
     if (exchange->kind == EXCHANGE_TASK)
         return tasks_continue(exchange);
-    if (exchange->kind == EXCHANGE_WARM)
-        return warm_continue(exchange);
+    if (exchange->kind == EXCHANGE_POOL)
+        return pool_continue(exchange);
+    if (exchange->kind == EXCHANGE_LEASE)
+        return leases_continue(exchange);
     if (exchange->body.failed)
         return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "out_of_memory", "out of memory", "");
     if (exchange->server->executor == NULL)

@@ -240,19 +240,25 @@ static enum MHD_Result submit(struct exchange *exchange, struct api_request *req
     return MHD_YES;
 }
 
-enum MHD_Result tasks_post(struct exchange *exchange)
+enum MHD_Result tasks_post(struct exchange *exchange, const char *lease)
 {
     struct api_request request;
     struct api_failure failure;
     exchange->kind = wanted_kind(exchange);
     const char *body = buffer_length(&exchange->body) > 0 ? (const char *)buffer_data(&exchange->body) : "";
     enum MHD_Result result;
-    if (api_request_parse(&request, body, buffer_length(&exchange->body), exchange->server->config, &failure) < 0)
+    struct lease_info info = {.agent_type = NULL};
+    if (lease != NULL)
+        executor_lease_info(executor_lease_find(exchange->server->executor, lease), &info);
+    if (api_request_parse(&request, body, buffer_length(&exchange->body), exchange->server->config, info.agent_type,
+                          &failure) < 0)
         result = exchange_error(exchange, failure.status,
                                 failure.status == 422 ? "unprocessable" : error_code_name(failure.error.code),
                                 failure.error.message, failure.hint);
-    else
+    else {
+        request.task.lease = lease;
         result = submit(exchange, &request);
+    }
     api_request_free(&request);
     buffer_free(&exchange->body);
     return result;

@@ -31,7 +31,7 @@ uint32_t executor_random(struct executor *executor)
 
 /* --- pools ------------------------------------------------------------------------------------------------ */
 
-static struct agent_pool *pool_find(const struct executor *executor, const char *agent_type)
+struct agent_pool *executor_pool_find(const struct executor *executor, const char *agent_type)
 {
     struct hash_node *node = hash_find(&executor->pools_by_type, agent_type);
     return node == NULL ? NULL : hash_entry(node, struct agent_pool, by_type);
@@ -88,6 +88,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
     owner->profile = profile;
     list_init(&owner->free_slots);
     list_init(&owner->warm_waits);
+    list_init(&owner->drain_waits);
     uv_timer_init(executor->loop, &owner->queue_timer);
     owner->queue_timer.data = owner;
     list_push_back(&executor->pools, &owner->link);
@@ -97,7 +98,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
 
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err)
 {
-    struct agent_pool *owner = pool_find(executor, agent_type);
+    struct agent_pool *owner = executor_pool_find(executor, agent_type);
     return owner != NULL ? owner : pool_make(executor, agent_type, err);
 }
 
@@ -501,11 +502,6 @@ void executor_close(struct executor *executor, bool drain, void (*closed)(void *
 
 /* --- what can be asked ------------------------------------------------------------------------------------------- */
 
-static uint32_t serving(const struct pool *pool)
-{
-    return pool->count[CONTAINER_IDLE] + pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING];
-}
-
 void executor_status(const struct executor *executor, struct executor_status *status)
 {
     const struct engine_info *info = engine_info(executor->engine);
@@ -538,103 +534,13 @@ void executor_status(const struct executor *executor, struct executor_status *st
                  executor->engine_error.code != ERROR_NONE ? executor->engine_error.message : "not connected yet");
     list_for_each (node, &executor->pools) {
         const struct agent_pool *owner = list_entry(node, struct agent_pool, link);
-        uint32_t now = serving(&owner->pool), target = owner->pool.target;
+        uint32_t now = pool_serving(&owner->pool), target = owner->pool.target;
         status->warm_target += target;
         status->warm_now += now < target ? now : target;
         uint32_t initial = owner->pool.limits.size < target ? owner->pool.limits.size : target;
         if (owner->warmup && now < initial)
             status->ready = false;
     }
-}
-
-static void fill_pool_info(struct pool_info *info, const struct agent_pool *owner)
-{
-    const struct pool *pool = &owner->pool;
-    *info = (struct pool_info){.agent_type = owner->profile->agent_type,
-                               .target = pool->target,
-                               .min = pool->limits.min,
-                               .max = pool->limits.max,
-                               .pinned = pool->pinned,
-                               .total = pool_live(pool) + pool->count[CONTAINER_UNHEALTHY],
-                               .creating = pool->count[CONTAINER_CREATING] + pool->count[CONTAINER_CONNECTING],
-                               .idle = pool->count[CONTAINER_IDLE],
-                               .busy = pool->count[CONTAINER_BUSY],
-                               .resetting = pool->count[CONTAINER_RESETTING],
-                               .unhealthy = pool->count[CONTAINER_UNHEALTHY],
-                               .retiring = pool->count[CONTAINER_RETIRING] + pool->count[CONTAINER_REMOVING] +
-                                           pool->count[CONTAINER_STUCK],
-                               .healthy = serving(pool),
-                               .waiting = pool->queue.length + pool->fresh_queue.length,
-                               .tasks = pool->counters.tasks,
-                               .hits = pool->counters.hits,
-                               .misses = pool->counters.misses,
-                               .created = pool->counters.created,
-                               .removed = pool->counters.removed,
-                               .resets = pool->counters.resets,
-                               .resets_failed = pool->counters.resets_failed,
-                               .image = owner->profile->image,
-                               .last_error = owner->last_error.code == ERROR_NONE ? "" : owner->last_error.message};
-}
-
-void executor_pools(const struct executor *executor, pool_info_fn *fn, void *user)
-{
-    list_for_each (node, &executor->pools) {
-        struct pool_info info;
-        fill_pool_info(&info, list_entry(node, struct agent_pool, link));
-        fn(user, &info);
-    }
-}
-
-int executor_pool(const struct executor *executor, const char *agent_type, struct pool_info *info, struct error *err)
-{
-    const struct agent_pool *owner = pool_find(executor, agent_type);
-    if (owner == NULL)
-        return error_set(err, ERROR_NOT_FOUND, "there is no pool of agent type \"%.64s\"", agent_type);
-    fill_pool_info(info, owner);
-    return 0;
-}
-
-int executor_scale(struct executor *executor, const char *agent_type, int size, struct error *err)
-{
-    if (executor->closing)
-        return error_set(err, ERROR_UNAVAILABLE, "warmpool is stopping");
-    struct agent_pool *owner = executor_pool_get(executor, agent_type, err);
-    if (owner == NULL)
-        return -1;
-    if (size == -1) {
-        pool_unpin(&owner->pool);
-    } else if (size < 1 || (uint32_t)size > owner->pool.limits.max) {
-        return error_set(err, ERROR_INVALID, "the size of %s must be 1 to %u (maxPoolSize), not %d", agent_type,
-                         owner->pool.limits.max, size);
-    } else {
-        pool_pin(&owner->pool, (uint32_t)size);
-    }
-    executor_kick(executor);
-    return 0;
-}
-
-int executor_warm(struct executor *executor, const char *agent_type, uint32_t size,
-                  void (*done)(void *user, const struct error *error), void *user, struct error *err)
-{
-    if (executor->closing)
-        return error_set(err, ERROR_UNAVAILABLE, "warmpool is stopping");
-    struct agent_pool *owner = executor_pool_get(executor, agent_type, err);
-    if (owner == NULL)
-        return -1;
-    uint32_t most = owner->pool.pinned ? owner->pool.target : owner->pool.limits.max;
-    if (size < 1 || size > most)
-        return error_set(err, ERROR_INVALID, "%s can have 1 to %u containers (%s), not %u", agent_type, most,
-                         owner->pool.pinned ? "its size is pinned" : "maxPoolSize", size);
-    struct warm_wait *wait = calloc(1, sizeof *wait);
-    if (wait == NULL)
-        return error_set(err, ERROR_NOMEM, "out of memory");
-    wait->size = size;
-    wait->done = done;
-    wait->user = user;
-    list_push_back(&owner->warm_waits, &wait->link);
-    pool_warm(&owner->pool, size);
-    executor_kick(executor);
-    return 0;
 }
 
 struct container_visit {
@@ -727,7 +633,7 @@ void executor_metrics(const struct executor *executor, struct executor_metrics *
     uint64_t hits = 0, tasks = 0;
     list_for_each (node, &executor->pools) {
         struct pool_info info;
-        fill_pool_info(&info, list_entry(node, struct agent_pool, link));
+        agent_pool_info(&info, list_entry(node, struct agent_pool, link));
         metrics->total_containers += info.total;
         metrics->active_containers += info.busy;
         metrics->idle_containers += info.idle;

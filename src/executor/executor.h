@@ -248,9 +248,12 @@ struct pool_info {
     const char *agent_type;
     uint32_t target, min, max; /* containers wanted now; bounds */
     bool pinned;               /* target set by scale */
+    bool paused, draining;
+    bool circuit_open; /* making containers failed so often in a row that one attempt at a time is made, seldom */
+    uint32_t expiring; /* to be replaced */
     uint32_t total, creating, idle, busy, resetting, unhealthy, retiring, healthy;
     uint32_t waiting; /* tasks in the queue */
-    uint64_t tasks, hits, misses, created, removed, resets, resets_failed;
+    uint64_t tasks, hits, misses, leases, retries, created, removed, resets, resets_failed;
     const char *image;
     const char *last_error; /* "" */
 };
@@ -263,6 +266,16 @@ int executor_scale(struct executor *executor, const char *agent_type, int size, 
  */
 int executor_warm(struct executor *executor, const char *agent_type, uint32_t size,
                   void (*done)(void *user, const struct error *error), void *user, struct error *err);
+
+/* Tasks wait, containers stay; until resumed. */
+int executor_pause(struct executor *executor, const char *agent_type, struct error *err);
+/* Also opens a pool that was drained. */
+int executor_resume(struct executor *executor, const char *agent_type, struct error *err);
+/* Takes no new tasks; `done` is called when those that wait and run have ended and no container is left. */
+int executor_drain(struct executor *executor, const char *agent_type,
+                   void (*done)(void *user, const struct error *error), void *user, struct error *err);
+/* Replaces all its containers, one after the other, without a dip. */
+int executor_refresh_pool(struct executor *executor, const char *agent_type, struct error *err);
 
 struct container_info {                         /* AgentContainerInfo of the seed */
     const char *id, *name, *agent_type, *state; /* "creating", "idle", "busy", ... */

@@ -81,9 +81,9 @@ void slot_release_subnet(struct slot_space *space, struct slot *slot);
 
 /* --- pools ------------------------------------------------------------------------------------------ */
 
-struct warm_wait {
+struct warm_wait { /* somebody who waits for containers to be there, or to be gone */
     struct list link;
-    uint32_t size;
+    uint32_t size; /* 0 of drain_waits */
     void (*done)(void *user, const struct error *error);
     void *user;
 };
@@ -103,7 +103,7 @@ struct agent_pool {
     struct list free_slots;
     uint32_t free_slot_count;
     struct scaler_state scaler;
-    struct list warm_waits;
+    struct list warm_waits, drain_waits;
     uv_timer_t queue_timer;  /* at the earliest queue deadline */
     uint64_t queue_armed_us; /* 0: not armed */
     struct error last_error;
@@ -480,6 +480,12 @@ static inline struct agent_pool *agent_pool_of(struct pool *pool)
 void executor_kick(struct executor *executor);
 void executor_random_bytes(struct executor *executor, void *out, size_t size);
 uint32_t executor_random(struct executor *executor);
+/* NULL when there is none. */
+struct agent_pool *executor_pool_find(const struct executor *executor, const char *agent_type);
+/* pools.c */
+void agent_pool_info(struct pool_info *info, const struct agent_pool *owner);
+/* All are replaced, one after the other. */
+void agent_pool_expire_all(struct agent_pool *owner);
 /* Finds the pool of a type or makes it. */
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
 void executor_engine_failed(struct executor *executor, const struct error *error);

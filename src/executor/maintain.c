@@ -106,6 +106,22 @@ static void warm_answer(struct agent_pool *owner)
     }
 }
 
+static void drain_answer(struct agent_pool *owner)
+{
+    bool stopped = owner->executor->closing, again = !owner->pool.draining;
+    struct error error = ERROR_INIT;
+    if (!stopped && !again && !pool_drained(&owner->pool))
+        return;
+    if (stopped || again)
+        error_set(&error, ERROR_UNAVAILABLE, stopped ? "warmpool is stopping" : "it was resumed before it was drained");
+    list_for_each_safe (node, &owner->drain_waits) {
+        struct warm_wait *wait = list_entry(node, struct warm_wait, link);
+        list_remove(&wait->link);
+        wait->done(wait->user, stopped || again ? &error : NULL);
+        free(wait);
+    }
+}
+
 static void create(struct agent_pool *owner, uint32_t count, uint64_t now_us)
 {
     struct image *image = owner->image;
@@ -149,6 +165,8 @@ static void plan_pool(struct agent_pool *owner, uint64_t now_us)
         agent_pool_reject_waiting(owner, TASK_REJECTED, &owner->last_error);
     if (!list_empty(&owner->warm_waits))
         warm_answer(owner);
+    if (!list_empty(&owner->drain_waits))
+        drain_answer(owner);
 }
 
 /* While the engine is down nothing can be made: who waits for warm containers is told, once that is sure. Tasks wait

@@ -388,3 +388,81 @@ void executor_networks(const struct executor *executor, void (*fn)(void *user, c
     (void)executor;
     fn(user, "feedface");
 }
+
+int executor_pause(struct executor *executor, const char *agent_type, struct error *err)
+{
+    (void)executor;
+    (void)agent_type;
+    (void)err;
+    return 0;
+}
+
+int executor_resume(struct executor *executor, const char *agent_type, struct error *err)
+{
+    return executor_pause(executor, agent_type, err);
+}
+
+int executor_refresh_pool(struct executor *executor, const char *agent_type, struct error *err)
+{
+    return executor_pause(executor, agent_type, err);
+}
+
+int executor_drain(struct executor *executor, const char *agent_type,
+                   void (*done)(void *user, const struct error *error), void *user, struct error *err)
+{
+    return executor_warm(executor, agent_type, 0, done, user, err);
+}
+
+/* This executor gives no leases. */
+struct lease *executor_lease(struct executor *executor, const struct lease_request *request,
+                             const struct lease_handler *handler, void *user, struct error *err)
+{
+    (void)executor;
+    (void)request;
+    (void)handler;
+    (void)user;
+    error_set(err, ERROR_UNAVAILABLE, "no leases");
+    return NULL;
+}
+
+struct lease *executor_lease_find(const struct executor *executor, const char *id)
+{
+    (void)executor;
+    (void)id;
+    return NULL;
+}
+
+const char *executor_lease_id(const struct lease *lease)
+{
+    (void)lease;
+    return "";
+}
+
+void executor_lease_renew(struct lease *lease, int64_t ttl_ms)
+{
+    (void)lease;
+    (void)ttl_ms;
+}
+
+void executor_lease_release(struct lease *lease)
+{
+    (void)lease;
+}
+
+void executor_lease_abandon(struct lease *lease)
+{
+    (void)lease;
+}
+
+void executor_lease_info(const struct lease *lease, struct lease_info *info)
+{
+    (void)lease;
+    *info = (struct lease_info){.id = ""};
+}
+
+void executor_leases(const struct executor *executor, void (*fn)(void *user, const struct lease_info *info), void *user)
+{
+    (void)executor;
+    (void)fn;
+    (void)user;
+}

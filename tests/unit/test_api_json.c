@@ -255,7 +255,7 @@ static int tear_down(void **state)
 
 static int parse(struct fixture *fixture, const char *body)
 {
-    return api_request_parse(&fixture->request, body, strlen(body), fixture->config, &fixture->failure);
+    return api_request_parse(&fixture->request, body, strlen(body), fixture->config, NULL, &fixture->failure);
 }
 
 static void request_is_read(void **state)
@@ -328,7 +328,7 @@ static void damaged_requests_are_survived(void **state)
                                "\"stdinEncoding\":\"base64\",\"timeoutMs\":5}";
     char body[sizeof good];
     for (size_t size = 0; size < sizeof good - 1; size++) {
-        assert_int_equal(api_request_parse(&fixture->request, good, size, fixture->config, &fixture->failure), -1);
+        assert_int_equal(api_request_parse(&fixture->request, good, size, fixture->config, NULL, &fixture->failure), -1);
         assert_true(fixture->failure.status >= 400 && fixture->failure.hint != NULL);
         api_request_free(&fixture->request);
     }
@@ -336,7 +336,7 @@ static void damaged_requests_are_survived(void **state)
         for (const char *with = "\"\\{}[],:0x\xff"; *with != '\0'; with++) {
             memcpy(body, good, sizeof good);
             body[at] = *with;
-            api_request_parse(&fixture->request, body, sizeof good - 1, fixture->config, &fixture->failure);
+            api_request_parse(&fixture->request, body, sizeof good - 1, fixture->config, NULL, &fixture->failure);
             api_request_free(&fixture->request);
         }
 }

@@ -51,10 +51,15 @@ static struct list *held_by(struct MHD_Connection *connection)
 
 static int read_ms(const json_t *value, const char *key, int64_t *out, struct error *err)
 {
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > TTL_MAX_MS)
-        return error_set(err, ERROR_INVALID, "$.%s must be a whole number of milliseconds, 0 to %lld", key,
-                         (long long)TTL_MAX_MS);
-    *out = json_integer_value(value);
+    uint64_t ms = UINT64_MAX;
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
+        ms = (uint64_t)json_integer_value(value);
+    else if (json_is_string(value) && parse_duration_ms(json_string_value(value), &ms) < 0)
+        ms = UINT64_MAX;
+    if (ms > TTL_MAX_MS)
+        return error_set(err, ERROR_INVALID,
+                         "$.%s must be a time, as 30000 (milliseconds) or \"30s\", of at most a year", key);
+    *out = (int64_t)ms;
     return 0;
 }
 
@@ -286,7 +291,7 @@ static void file_answer(struct exchange *exchange, unsigned status, const char *
 /* Which part of the answer a client is told: a path that is not there is its mistake, not ours. */
 static void file_failed(struct exchange *exchange, const char *message)
 {
-    bool missing = strstr(message, "No such file") != NULL || strstr(message, "there is no") != NULL;
+    bool missing = strstr(message, "No such file") != NULL || strstr(message, "does not exist") != NULL;
     file_answer(exchange, missing ? MHD_HTTP_NOT_FOUND : MHD_HTTP_UNPROCESSABLE_CONTENT,
                 missing ? "not_found" : "unprocessable", message);
 }

@@ -69,6 +69,25 @@ int client_begin(int fd, const char *method, const char *path, const char *heade
                  struct buffer *rest, size_t *content_length);
 int write_all(int fd, const void *data, size_t size);
 
+/* --- what the verbs that ask and print share (show.c) --------------------------------------------------------------
+ */
+
+#define LEASE_ID_LENGTH 17U /* l and 16 hexadecimal digits */
+
+struct json_t;
+
+/* Reads --json and `more` options and checks that `arguments` words follow the verb. 0, or the code to end with in
+ * `code`. */
+int ask_begin(struct cli *cli, const struct option_spec *more, size_t more_count, int arguments, const char *what,
+              bool *json, int *code);
+/* Asks; with `print` prints the answer and returns NULL with code 0. */
+struct json_t *ask(const struct cli *cli, const char *method, const char *path, const char *body, bool print,
+                   int *code);
+long long json_number(const struct json_t *json, const char *key);
+const char *json_text(const struct json_t *json, const char *key); /* "-" where there is none */
+/* "2026-11-23T19:14:59.314Z" as "3m": since then, or until then. */
+void print_age(const char *date, char out[24]);
+
 /* --- verbs
  * ------------------------------------------------------------------------------------------------------------ */
 
@@ -81,6 +100,13 @@ int verb_metrics(struct cli *cli);
 int verb_scale(struct cli *cli);
 int verb_warm(struct cli *cli);
 int verb_refresh(struct cli *cli);
+int verb_pool(struct cli *cli); /* pause, resume, drain */
+int verb_cp(struct cli *cli);
+int verb_lease(struct cli *cli);
+int verb_renew(struct cli *cli);
+int verb_release(struct cli *cli);
+int verb_leases(struct cli *cli);
+int verb_reload(struct cli *cli);
 int verb_delegate(struct cli *cli);
 /* Replaces this process by `warmpoold ARG...` (argv[0] is filled in); returns only when that fails. */
 int daemon_exec(const struct cli *cli, char *argv[]);

@@ -39,13 +39,9 @@ static int add(struct copy *list, size_t *count, const char *local, size_t local
     return copy->local == NULL || copy->remote == NULL ? -1 : 0;
 }
 
-/* The last colon parts them: a path of this machine may hold others. */
-int copy_in_add(void *user, const char *value)
+int copy_in_set(struct copies *copies, const char *local, const char *remote)
 {
-    struct copies *copies = user;
-    const char *colon = strrchr(value, ':');
-    if (colon == NULL ||
-        add(copies->in, &copies->in_count, value, (size_t)(colon - value), colon + 1, strlen(colon + 1)) < 0)
+    if (add(copies->in, &copies->in_count, local, strlen(local), remote, strlen(remote)) < 0)
         return -1;
     struct copy *copy = &copies->in[copies->in_count - 1];
     bool tar = strcmp(copy->local, "-") == 0;
@@ -54,17 +50,35 @@ int copy_in_add(void *user, const char *value)
     return tar || file_base_name(copy->local, copy->name) ? 0 : -1;
 }
 
-/* The first colon: a path in the container does not begin with one. */
-int copy_out_add(void *user, const char *value)
+int copy_out_set(struct copies *copies, const char *remote, const char *local)
 {
-    struct copies *copies = user;
-    const char *colon = strchr(value, ':');
-    if (colon == NULL ||
-        add(copies->out, &copies->out_count, colon + 1, strlen(colon + 1), value, (size_t)(colon - value)) < 0)
+    if (add(copies->out, &copies->out_count, local, strlen(local), remote, strlen(remote)) < 0)
         return -1;
     struct copy *copy = &copies->out[copies->out_count - 1];
     copies->to_stdout |= strcmp(copy->local, "-") == 0;
     return file_base_name(copy->remote, copy->name) ? 0 : -1;
+}
+
+/* `set` with what stands before the colon and behind it. */
+static int take_apart(struct copies *copies, const char *value, const char *colon,
+                      int (*set)(struct copies *copies, const char *first, const char *second))
+{
+    char *first = colon == NULL ? NULL : strndup(value, (size_t)(colon - value));
+    int result = first == NULL ? -1 : set(copies, first, colon + 1);
+    free(first);
+    return result;
+}
+
+/* The last colon parts them: a path of this machine may hold others. */
+int copy_in_add(void *user, const char *value)
+{
+    return take_apart(user, value, strrchr(value, ':'), copy_in_set);
+}
+
+/* The first colon: a path in the container does not begin with one. */
+int copy_out_add(void *user, const char *value)
+{
+    return take_apart(user, value, strchr(value, ':'), copy_out_set);
 }
 
 void copies_free(struct copies *copies)

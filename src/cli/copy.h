@@ -1,4 +1,5 @@
-/* `--copy-in` and `--copy-out` of `warmpool run`: trees of this machine are packed and unpacked by child processes
+/* `--copy-in` and `--copy-out` of `warmpool run`, and `warmpool cp`: trees of this machine are packed and unpacked by
+ * child processes
  * (`warmpoold pack`, `unpack`), whose frames are relayed. See docs/FILES.md. */
 #pragma once
 
@@ -32,6 +33,9 @@ struct copies {
 /* Options: "SRC:DST". -1 after nothing: the caller says how it must look. */
 int copy_in_add(void *user, const char *value);
 int copy_out_add(void *user, const char *value);
+/* The same, taken apart already. */
+int copy_in_set(struct copies *copies, const char *local, const char *remote);
+int copy_out_set(struct copies *copies, const char *remote, const char *local);
 void copies_free(struct copies *copies);
 /* The members copyIn and copyOut of a request. */
 void copies_write(const struct copies *copies, struct json_writer *json);

@@ -21,6 +21,9 @@ const struct verb verbs[] = {
      "  --kill-timeout T   between SIGTERM and SIGKILL\n"
      "  --workdir DIR      instead of /workspace\n"
      "  --priority P       critical, high, normal, low or background\n"
+     "  --queue-timeout T  waits at most T for a container\n"
+     "  --retry N          tries again so often when its container fails before it began\n"
+     "  --idempotent       may also be tried again when that fails later and nothing of it was seen yet\n"
      "  --fresh            a container that never served another task\n"
      "  --id ID            a name of your own for the task\n"
      "  --copy-in SRC:DST  copies a file or directory of this machine into the container first; SRC - is a tar on "
@@ -32,12 +35,34 @@ const struct verb verbs[] = {
      "out, 125 warmpool or\n"
      "the engine failed, 126 cannot execute, 127 not found, 128+N killed by signal N (137 with \"out of memory\" when "
      "that was why)."},
+    {"lease", verb_lease, "TYPE [--ttl T] [--hold] [--fresh] [--priority P] [--queue-timeout T] [--json]",
+     "keeps a container for several tasks, and prints the lease's id",
+     "Tasks in it (`warmpool exec`) share files and background processes. It ends by `warmpool release`, when it was "
+     "not "
+     "used for its time\n"
+     "to live (--ttl; leaseTtl by default), or, with --hold, when this command ends. Its container is then reset."},
+    {"exec", verb_run, "LEASE [OPTION...] -- COMMAND [ARG...]", "runs a task in a lease's container",
+     "Options and exit codes are those of `warmpool run`. What it leaves running lives until the lease ends. One task "
+     "runs "
+     "at a time,\n"
+     "others wait for it."},
+    {"cp", verb_cp, "SRC LEASE:PATH | LEASE:PATH DST",
+     "copies files and directories into a lease's container, or out of it",
+     "As `warmpool run --copy-in` and `--copy-out`: a relative PATH is below /workspace; - is a tar on stdin or "
+     "stdout."},
+    {"renew", verb_renew, "LEASE [--ttl T] [--json]", "begins a lease's time to live anew, or changes it", ""},
+    {"release", verb_release, "LEASE [--json]", "ends a lease, and what runs in it", ""},
+    {"leases", verb_leases, "[--json]", "the leases", ""},
     {"status", verb_status, "[--json]", "the daemon, the engine and the pools", ""},
     {"ps", verb_ps, "[--json]", "the containers", ""},
     {"metrics", verb_metrics, "[--json]", "what has been counted", ""},
     {"scale", verb_scale, "TYPE N|auto [--json]", "pins a pool's size; auto hands it back to the scaler", ""},
     {"warm", verb_warm, "TYPE N [--json]", "waits until N containers are warm, without pinning the size", ""},
-    {"refresh", verb_refresh, "CONTAINER [--json]", "replaces a container: at once when idle, after its task when busy",
+    {"refresh", verb_refresh, "TYPE|CONTAINER [--json]",
+     "replaces a container, or all of a pool: at once when idle, after its task when busy", ""},
+    {"pause", verb_pool, "TYPE [--json]", "lets the tasks of an agent type wait", ""},
+    {"resume", verb_pool, "TYPE [--json]", "lets them run again; opens a pool that was drained", ""},
+    {"drain", verb_pool, "TYPE [--json]", "takes no new tasks, waits for the others, removes the pool's containers",
      ""},
     {"image", verb_delegate, "build [--tag T] | pull REF", "makes the default agent image, or pulls one", ""},
     {"doctor", verb_delegate, "[--json]", "checks engine, permissions, image, kernel limits", ""},

@@ -1,5 +1,5 @@
-/* `warmpool run`: one task over an upgraded connection. The daemon sends STDOUT, STDERR, CREDIT and at last RESULT;
- * this side sends STDIN, CREDIT for what it has written on, and CANCEL. */
+/* `warmpool run`, `exec` and `cp`: one task over an upgraded connection. The daemon sends STDOUT, STDERR, CREDIT and at
+ * last RESULT; this side sends STDIN, CREDIT for what it has written on, and CANCEL. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -25,6 +25,7 @@
 
 struct run {
     const struct cli *cli;
+    const char *path; /* of the API */
     int fd;
     bool json;
     bool waits_for_credit; /* of files: the next frame is larger than what may be sent */
@@ -252,8 +253,8 @@ static int converse(struct run *run, const sigset_t *waiting)
  */
 
 struct run_options {
-    const char *timeout, *kill_timeout, *workdir, *priority, *id;
-    bool interactive, terminal, both, fresh, json;
+    const char *timeout, *kill_timeout, *queue_timeout, *workdir, *priority, *id, *retries;
+    bool interactive, terminal, both, fresh, idempotent, json;
     const char *artifacts[64];
     size_t artifact_count;
     struct copies copies;
@@ -325,16 +326,19 @@ static void put_terminal(struct json_writer *json)
     jw_close(json, '}');
 }
 
+/* `type`: NULL in a lease; `command`: NULL for copies alone. */
 static void write_request(struct buffer *out, const char *type, const struct run_options *options, char **command)
 {
     struct json_writer json = {.out = out};
     jw_open(&json, '{');
     put_text(&json, "agentType", type);
-    jw_key(&json, "command");
-    jw_open(&json, '[');
-    for (; *command != NULL; command++)
-        jw_text(&json, *command);
-    jw_close(&json, ']');
+    if (command != NULL) {
+        jw_key(&json, "command");
+        jw_open(&json, '[');
+        for (; *command != NULL; command++)
+            jw_text(&json, *command);
+        jw_close(&json, ']');
+    }
     if (options->env_count > 0) {
         jw_key(&json, "env");
         jw_open(&json, '{');
@@ -349,6 +353,7 @@ static void write_request(struct buffer *out, const char *type, const struct run
     }
     put_time(&json, "timeoutMs", options->timeout);
     put_time(&json, "killTimeout", options->kill_timeout);
+    put_time(&json, "queueTimeoutMs", options->queue_timeout);
     put_text(&json, "workdir", options->workdir);
     put_text(&json, "priority", options->priority);
     put_text(&json, "id", options->id);
@@ -366,6 +371,12 @@ static void write_request(struct buffer *out, const char *type, const struct run
     }
     if (options->fresh)
         put_flag(&json, "fresh", true);
+    if (options->idempotent)
+        put_flag(&json, "idempotent", true);
+    if (all_digits(options->retries)) {
+        jw_key(&json, "retryAttempts");
+        jw_uint(&json, strtoull(options->retries, NULL, 10));
+    }
     put_flag(&json, "captureOutput", options->json);
     put_flag(&json, "streamOutput", !options->json);
     jw_close(&json, '}');
@@ -398,7 +409,7 @@ static int run_task(struct run *run, const char *body, size_t size)
     if (run->fd < 0)
         return EXIT_FAILED;
     catch_signals(&waiting);
-    int status = client_begin(run->fd, "POST", "/v1/tasks", "Connection: Upgrade\r\nUpgrade: warmpool\r\n", body, size,
+    int status = client_begin(run->fd, "POST", run->path, "Connection: Upgrade\r\nUpgrade: warmpool\r\n", body, size,
                               &run->in, &length);
     int code;
     if (status == 101) {
@@ -425,6 +436,70 @@ static int run_task(struct run *run, const char *body, size_t size)
     return code;
 }
 
+/* Asks for what `options` say, and ends with the exit code. */
+static int run_request(struct cli *cli, struct run_options *options, const char *type, const char *lease,
+                       char **command)
+{
+    char path[128] = "/v1/tasks";
+    struct buffer body = {0};
+    if (lease != NULL)
+        snprintf(path, sizeof path, "/v1/leases/%.64s/tasks", lease);
+    write_request(&body, type, options, command);
+    struct run run = {.cli = cli,
+                      .path = path,
+                      .terminal = options->terminal,
+                      .copies = &options->copies,
+                      .json = options->json,
+                      .stdin_open = options->interactive,
+                      .stdin_credit = STDIN_CREDIT_INITIAL,
+                      .code = -1};
+    int code =
+        body.failed ? failed("out of memory") : run_task(&run, (const char *)buffer_data(&body), buffer_length(&body));
+    if (copies_end(&options->copies) && code == 0)
+        code = EXIT_FAILED;
+    copies_free(&options->copies);
+    buffer_free(&body);
+    buffer_free(&run.in);
+    return code;
+}
+
+/* "l0123456789abcdef", which may end before a colon. */
+static bool is_lease(const char *text, size_t length)
+{
+    return length == LEASE_ID_LENGTH && text[0] == 'l' && strspn(text + 1, "0123456789abcdef") >= length - 1;
+}
+
+/* The path in "LEASE:PATH", with the lease's id in `id`; NULL: it is none. */
+static const char *path_in_lease(const char *text, char id[LEASE_ID_LENGTH + 1])
+{
+    const char *colon = strchr(text, ':');
+    if (colon == NULL || !is_lease(text, (size_t)(colon - text)) || colon[1] == '\0')
+        return NULL;
+    memcpy(id, text, LEASE_ID_LENGTH);
+    id[LEASE_ID_LENGTH] = '\0';
+    return colon + 1;
+}
+
+int verb_cp(struct cli *cli)
+{
+    struct run_options options = {.copies = {.cli = cli, .fd = -1}};
+    const struct option_spec specs[] = {{.name = "--json", .flag = &options.json}};
+    char id[LEASE_ID_LENGTH + 1];
+    int rest;
+    int read = options_read(cli, specs, 1, &rest);
+    if (read != 0)
+        return read < 0 ? EXIT_FAILED : 0;
+    if (cli->argc != 3)
+        return misused(cli, "takes what is copied and where to, one of them as LEASE:PATH");
+    const char *from = path_in_lease(cli->argv[1], id), *to = path_in_lease(cli->argv[2], id);
+    if ((from == NULL) == (to == NULL))
+        return misused(cli, "one of the two must be LEASE:PATH, and only one; `warmpool leases` lists the leases");
+    if ((from != NULL ? copy_out_set(&options.copies, from, cli->argv[2])
+                      : copy_in_set(&options.copies, cli->argv[1], to)) < 0)
+        return failed("%s cannot be copied under that name", cli->argv[1]);
+    return run_request(cli, &options, NULL, id, NULL);
+}
+
 int verb_run(struct cli *cli)
 {
     struct run_options options = {.copies = {.cli = cli, .fd = -1}};
@@ -435,6 +510,9 @@ int verb_run(struct cli *cli)
         {.name = "--kill-timeout", .text = &options.kill_timeout},
         {.name = "--workdir", .text = &options.workdir},
         {.name = "--priority", .text = &options.priority},
+        {.name = "--queue-timeout", .text = &options.queue_timeout},
+        {.name = "--retry", .text = &options.retries},
+        {.name = "--idempotent", .flag = &options.idempotent},
         {.name = "--fresh", .flag = &options.fresh},
         {.name = "--json", .flag = &options.json},
         {.name = "--id", .text = &options.id},
@@ -449,29 +527,20 @@ int verb_run(struct cli *cli)
     int read = options_read(cli, specs, sizeof specs / sizeof specs[0], &rest);
     if (read != 0)
         return read < 0 ? EXIT_FAILED : 0;
+    bool in_lease = strcmp(cli->argv[0], "exec") == 0;
     if (cli->argc < 2)
-        return misused(cli, "the agent type is missing");
+        return misused(cli, in_lease ? "the lease is missing" : "the agent type is missing");
+    if (in_lease && !is_lease(cli->argv[1], strlen(cli->argv[1])))
+        return misused(cli, "\"%s\" is no lease; `warmpool leases` lists them", cli->argv[1]);
+    if (in_lease && options.fresh)
+        return misused(cli, "--fresh is for the lease, not for a task in it");
+    if (options.retries != NULL && !all_digits(options.retries))
+        return misused(cli, "--retry %s: must be a number", options.retries);
     if (cli->argc > 2)
         return misused(cli, "unexpected \"%s\"; the command stands after --", cli->argv[2]);
     if (rest >= whole)
         return misused(cli, "the command is missing; it stands after --");
     options.interactive |= options.both;
     options.terminal |= options.both;
-    struct buffer body = {0};
-    write_request(&body, cli->argv[1], &options, cli->argv + rest);
-    struct run run = {.cli = cli,
-                      .terminal = options.terminal,
-                      .copies = &options.copies,
-                      .json = options.json,
-                      .stdin_open = options.interactive,
-                      .stdin_credit = STDIN_CREDIT_INITIAL,
-                      .code = -1};
-    int code =
-        body.failed ? failed("out of memory") : run_task(&run, (const char *)buffer_data(&body), buffer_length(&body));
-    if (copies_end(&options.copies) && code == 0)
-        code = EXIT_FAILED;
-    copies_free(&options.copies);
-    buffer_free(&body);
-    buffer_free(&run.in);
-    return code;
+    return run_request(cli, &options, in_lease ? NULL : cli->argv[1], in_lease ? cli->argv[1] : NULL, cli->argv + rest);
 }

@@ -522,14 +522,18 @@ struct profile *config_profile(const struct config *config, const char *agent_ty
 
 static void print_section(struct buffer *out, const char *title, enum option_scope scope)
 {
-    buffer_printf(out, "\n## %s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n", title);
+    buffer_printf(out, "\n## %s\n\n| key | default | allowed | reload | meaning |\n| --- | --- | --- | --- | --- |\n",
+                  title);
+    static const char *const reloads[] = {
+        [RELOAD_NOW] = "at once", [RELOAD_ROLL] = "rolls", [RELOAD_RESTART] = "restart"};
     for (size_t i = 0; i < option_count; i++) {
         char allowed[160];
         if (options[i].scope != scope)
             continue;
         option_allowed(&options[i], allowed, sizeof allowed);
-        buffer_printf(out, "| `%s` | %s%s%s | %s | %s |\n", options[i].key, options[i].standard[0] != '\0' ? "`" : "",
-                      options[i].standard, options[i].standard[0] != '\0' ? "`" : "", allowed, options[i].help);
+        buffer_printf(out, "| `%s` | %s%s%s | %s | %s | %s |\n", options[i].key,
+                      options[i].standard[0] != '\0' ? "`" : "", options[i].standard,
+                      options[i].standard[0] != '\0' ? "`" : "", allowed, reloads[options[i].reload], options[i].help);
     }
 }
 
@@ -544,7 +548,14 @@ void config_print_docs(struct buffer *out)
         "Times are\n"
         "milliseconds or `500ms 30s 5m 1h`; sizes are bytes or `64m 512MB 1g`. An unknown key, a wrong type or a value "
         "out of range\n"
-        "is an error that names line, key, value and what is allowed.\n");
+        "is an error that names line, key, value and what is allowed.\n\n"
+        "`warmpool reload` (or SIGHUP) reads the file again. *at once*: a changed value takes effect at once; *rolls*: "
+        "the "
+        "containers\n"
+        "of the types that it concerns are replaced, a few at a time; *restart*: the daemon has to be started anew, "
+        "and a "
+        "reload\n"
+        "with a changed value is refused as a whole.\n");
     print_section(out, "The daemon", SCOPE_GLOBAL);
     print_section(out, "Pools and tasks: at the top level for every agent type, or below `agentConfigs.TYPE`",
                   SCOPE_POOL);

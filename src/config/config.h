@@ -145,6 +145,16 @@ bool agent_type_valid(const char *name);
 char *config_default_socket(void);
 char *config_default_state_dir(void);
 
+/* --- reading it again ------------------------------------------------------------------------------------ */
+
+/* 0 when a daemon that runs with `from` can take `to`; -1 naming the key that cannot change. */
+int config_reload_check(const struct config *from, const struct config *to, struct error *err);
+/* Do containers made by `from` have to be replaced for `to`? */
+bool profile_rolls(const struct profile *from, const struct profile *to);
+/* Each key that differs, with both values as YAML (secrets are not shown); `agent_type` NULL: the top level. */
+typedef void config_change_fn(void *user, const char *agent_type, const char *key, const char *from, const char *to);
+void config_changes(const struct config *from, const struct config *to, config_change_fn *fn, void *user);
+
 /* Parsers that the command line shares. Durations: "500ms", "30s", "5m", "1h", or a bare number of milliseconds. Sizes:
  * "64m", "512MB", "1g", "4096" bytes; binary multiples. -1 when malformed or out of range. */
 int parse_duration_ms(const char *text, uint64_t *milliseconds);

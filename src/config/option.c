@@ -13,8 +13,8 @@
 #define SCOPE_OFFSET_PROFILE(field) offsetof(struct profile, field)
 
 const struct option options[] = {
-#define OPTION(key, scope, type, field, standard, minimum, maximum, help)                                              \
-    {#key, SCOPE_##scope, TYPE_##type, SCOPE_OFFSET_##scope(field), standard, minimum, maximum, help},
+#define OPTION(key, scope, reload, type, field, standard, minimum, maximum, help)                                      \
+    {#key, SCOPE_##scope, RELOAD_##reload, TYPE_##type, SCOPE_OFFSET_##scope(field), standard, minimum, maximum, help},
 #include "config/options.def"
 #undef OPTION
 };

@@ -7,6 +7,8 @@
 
 enum option_scope { SCOPE_GLOBAL, SCOPE_POOL, SCOPE_PROFILE };
 
+enum option_reload { RELOAD_NOW, RELOAD_ROLL, RELOAD_RESTART };
+
 enum option_type {
     TYPE_STRING,
     TYPE_PATH, /* absolute, or empty */
@@ -34,6 +36,7 @@ enum option_type {
 struct option {
     const char *key;
     enum option_scope scope;
+    enum option_reload reload;
     enum option_type type;
     size_t offset; /* in struct config (GLOBAL) or struct profile */
     const char *standard;

@@ -57,6 +57,7 @@ struct api_server {
     char *socket_path, *lock_path;
     int lock_fd, listen_fd;
     void (*shutdown)(void *user, bool force);
+    int (*reload)(void *user, struct buffer *changed, uint32_t *rolled, struct error *err);
     void *user;
     struct MHD_Daemon *http;
     uv_poll_t poll;

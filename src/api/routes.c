@@ -290,6 +290,23 @@ static enum MHD_Result get_ready(const struct call *call)
     return exchange_answer(exchange, MHD_HTTP_OK);
 }
 
+static enum MHD_Result post_reload(const struct call *call)
+{
+    struct exchange *exchange = call->exchange;
+    struct error error = ERROR_INIT;
+    struct buffer changed = {0};
+    uint32_t rolled = 0;
+    int result = exchange->server->reload(exchange->server->user, &changed, &rolled, &error);
+    const char *keys = buffer_text(&changed);
+    if (result == 0)
+        buffer_printf(&exchange->answer, "{\"changed\":[%s],\"rolled\":%u}", keys != NULL ? keys : "", rolled);
+    buffer_free(&changed);
+    if (result == 0)
+        return exchange_answer(exchange, MHD_HTTP_OK);
+    return exchange_error(exchange, status_of_error(error.code), error_code_name(error.code), error.message,
+                          "nothing was changed");
+}
+
 static enum MHD_Result post_shutdown(const struct call *call)
 {
     struct exchange *exchange = call->exchange;
@@ -338,6 +355,7 @@ static const struct {
     {"POST", "/v1/containers/*/refresh", refresh_container},
     {"GET", "/v1/metrics", get_metrics},
     {"GET", "/v1/status", get_status},
+    {"POST", "/v1/reload", post_reload},
     {"POST", "/v1/shutdown", post_shutdown},
     {"GET", "/healthz", get_health},
     {"GET", "/readyz", get_ready},

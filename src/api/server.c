@@ -256,6 +256,7 @@ struct api_server *api_server_open(const struct api_options *options, struct err
     server->config = options->config;
     server->log = options->log;
     server->shutdown = options->shutdown;
+    server->reload = options->reload;
     server->user = options->user;
     server->lock_fd = server->listen_fd = -1;
     list_init(&server->exchanges);
@@ -290,6 +291,12 @@ struct api_server *api_server_open(const struct api_options *options, struct err
 failed:
     server_free(server);
     return NULL;
+}
+
+void api_server_configure(struct api_server *server, const struct config *config)
+{
+    if (server != NULL)
+        server->config = config;
 }
 
 void api_server_detach(struct api_server *server)

@@ -64,6 +64,8 @@ const struct verb verbs[] = {
     {"resume", verb_pool, "TYPE [--json]", "lets them run again; opens a pool that was drained", ""},
     {"drain", verb_pool, "TYPE [--json]", "takes no new tasks, waits for the others, removes the pool's containers",
      ""},
+    {"reload", verb_reload, "[--json]", "reads the configuration file again: all of it or, when it is wrong, nothing",
+     ""},
     {"image", verb_delegate, "build [--tag T] | pull REF", "makes the default agent image, or pulls one", ""},
     {"doctor", verb_delegate, "[--json]", "checks engine, permissions, image, kernel limits", ""},
     {"config", verb_delegate, "check FILE | show | docs", "checks and shows configuration", ""},

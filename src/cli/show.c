@@ -283,3 +283,24 @@ int verb_pool(struct cli *cli)
     json_decref(pool);
     return code;
 }
+
+int verb_reload(struct cli *cli)
+{
+    bool print = false;
+    int code;
+    size_t index;
+    json_t *key;
+    if (ask_begin(cli, NULL, 0, 0, "takes no arguments", &print, &code) != 0)
+        return code;
+    json_t *answer = ask(cli, "POST", "/v1/reload", NULL, print, &code);
+    json_t *changed = json_object_get(answer, "changed");
+    if (answer != NULL)
+        printf("%zu keys changed%s", json_array_size(changed), json_array_size(changed) > 0 ? ":" : "");
+    json_array_foreach (changed, index, key) {
+        printf(" %s", json_string_value(key));
+    }
+    if (answer != NULL)
+        printf("; %lld pools replace their containers\n", json_number(answer, "rolled"));
+    json_decref(answer);
+    return code;
+}

@@ -78,8 +78,10 @@ void config_changes(const struct config *from, const struct config *to, config_c
         }
         tell(option, &from->defaults, &to->defaults, NULL, fn, user);
         for (size_t j = 0; j < to->profile_count; j++) {
-            const struct profile *profile = &to->profiles[j];
-            tell(option, config_profile_of(from, profile->agent_type), profile, profile->agent_type, fn, user);
+            const struct profile *profile = &to->profiles[j], *before = config_profile_of(from, profile->agent_type);
+            bool inherits = !differs(option, &from->defaults, before) && !differs(option, &to->defaults, profile);
+            if (!inherits) /* else it was told of the top level */
+                tell(option, before, profile, profile->agent_type, fn, user);
         }
     }
 }

@@ -64,13 +64,18 @@ void arguments_free(struct daemon_arguments *arguments)
 struct config *arguments_config(struct daemon_arguments *arguments)
 {
     struct error error = ERROR_INIT;
+    struct config *config = arguments_load(arguments, &error);
+    if (config == NULL)
+        fprintf(stderr, "warmpoold: %s\n", error.message);
+    return config;
+}
+
+struct config *arguments_load(struct daemon_arguments *arguments, struct error *err)
+{
     struct config_override overrides[66];
     size_t count = arguments->override_count;
     memcpy(overrides, arguments->overrides, count * sizeof *overrides);
     if (arguments->socket != NULL)
         overrides[count++] = (struct config_override){.key = "socket", .value = arguments->socket};
-    struct config *config = config_load(arguments->config_path, overrides, count, &error);
-    if (config == NULL)
-        fprintf(stderr, "warmpoold: %s\n", error.message);
-    return config;
+    return config_load(arguments->config_path, overrides, count, err);
 }

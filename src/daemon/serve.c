@@ -17,14 +17,17 @@
 
 #define DEFAULT_IMAGE "warmpool-agent:latest"
 
+#define SIGNALS 3
+
 struct daemon {
     uv_loop_t loop;
+    struct daemon_arguments arguments;
     struct config *config;
     struct log log;
     struct engine *image_engine; /* only while the default image is looked for */
     struct executor *executor;
     struct api_server *api;
-    uv_signal_t signals[2];
+    uv_signal_t signals[SIGNALS];
     bool stopping, forced, failed;
 };
 
@@ -53,7 +56,7 @@ static void raise_descriptor_limit(void)
 
 static void close_signals(struct daemon *daemon)
 {
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < SIGNALS; i++)
         if (!uv_is_closing((uv_handle_t *)&daemon->signals[i]))
             uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 }
@@ -89,6 +92,61 @@ static void stop(struct daemon *daemon, bool force)
 static void on_shutdown(void *user, bool force)
 {
     stop(user, force);
+}
+
+/* --- another configuration ------------------------------------------------------------------------------------ */
+
+struct changes {
+    const struct log *log;
+    struct buffer *out;
+    size_t count;
+};
+
+static void on_change(void *user, const char *agent_type, const char *key, const char *from, const char *to)
+{
+    struct changes *changes = user;
+    const char *of = agent_type != NULL ? agent_type : "", *dot = agent_type != NULL ? "." : "";
+    log_info(changes->log, "configuration: %s%s%s: %.200s, was %.200s", of, dot, key, to, from);
+    if (changes->out != NULL)
+        buffer_printf(changes->out, "%s\"%s%s%s\"", changes->count > 0 ? "," : "", of, dot, key);
+    changes->count++;
+}
+
+static void on_config_warning(void *user, const char *text)
+{
+    log_warn((struct log *)user, "%s", text);
+}
+
+/* `out`, unless NULL, gets the changed keys as JSON texts. */
+static int reload(void *user, struct buffer *out, uint32_t *rolled, struct error *err)
+{
+    struct daemon *daemon = user;
+    struct config *old = daemon->config, *new = arguments_load(&daemon->arguments, err);
+    if (new == NULL || daemon->executor == NULL || executor_reload(daemon->executor, new, rolled, err) < 0) {
+        config_free(new);
+        if (err->code == ERROR_NONE)
+            error_set(err, ERROR_UNAVAILABLE, "warmpool is not ready yet");
+        log_error(&daemon->log, "the configuration was not changed: %s", err->message);
+        return -1;
+    }
+    struct changes changes = {.log = &daemon->log, .out = out};
+    config_changes(old, new, on_change, &changes);
+    config_warnings(new, on_config_warning, &daemon->log);
+    log_info(&daemon->log, "configuration read again: %zu keys changed, %u pools replace their containers",
+             changes.count, *rolled);
+    daemon->config = new;
+    daemon->log.level = new->log_level;
+    api_server_configure(daemon->api, new);
+    config_free(old);
+    return 0;
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    struct error error = ERROR_INIT;
+    uint32_t rolled;
+    (void)number;
+    reload(handle->data, NULL, &rolled, &error);
 }
 
 /* The first signal lets running tasks end; the second does not. */
@@ -128,6 +186,7 @@ static void open_service(struct daemon *daemon)
                                       .log = &daemon->log,
                                       .socket = daemon->config->socket,
                                       .shutdown = on_shutdown,
+                                      .reload = reload,
                                       .user = daemon};
     daemon->api = api_server_open(&api_options, &error);
     if (daemon->api == NULL) {
@@ -202,39 +261,35 @@ static void usage(void)
 {
     printf("usage: warmpoold serve [--config FILE] [--socket PATH] [--set KEY=VALUE ...]\n\n"
            "Runs the daemon in the foreground; its log goes to stderr. SIGTERM lets running tasks end, a second one "
-           "does not.\n"
+           "does not;\n"
+           "SIGHUP reads the configuration again.\n"
            "`warmpoold config docs` lists the keys.\n");
-}
-
-static void on_config_warning(void *user, const char *text)
-{
-    log_warn((struct log *)user, "%s", text);
 }
 
 int verb_serve(int argc, char *argv[])
 {
-    struct daemon_arguments arguments;
     struct daemon daemon = {.failed = false};
-    if (arguments_read(&arguments, argc, argv) < 0)
+    struct daemon_arguments *arguments = &daemon.arguments;
+    if (arguments_read(arguments, argc, argv) < 0)
         return 2;
-    if (arguments.help || arguments.rest_count > 0) {
+    if (arguments->help || arguments->rest_count > 0) {
         usage();
-        return arguments.help ? 0 : 2;
+        return arguments->help ? 0 : 2;
     }
-    daemon.config = arguments_config(&arguments);
+    daemon.config = arguments_config(arguments);
     if (daemon.config == NULL) {
-        arguments_free(&arguments);
+        arguments_free(arguments);
         return 2;
     }
     daemon.log = (struct log){.level = daemon.config->log_level, .sink = on_log};
     config_warnings(daemon.config, on_config_warning, &daemon.log);
     raise_descriptor_limit();
     uv_loop_init(&daemon.loop);
-    const int numbers[] = {SIGTERM, SIGINT};
-    for (size_t i = 0; i < 2; i++) {
+    const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < SIGNALS; i++) {
         uv_signal_init(&daemon.loop, &daemon.signals[i]);
         daemon.signals[i].data = &daemon;
-        uv_signal_start(&daemon.signals[i], on_signal, numbers[i]);
+        uv_signal_start(&daemon.signals[i], numbers[i] == SIGHUP ? on_hangup : on_signal, numbers[i]);
     }
     struct error error = ERROR_INIT;
     if (start(&daemon, &error) < 0)
@@ -242,6 +297,6 @@ int verb_serve(int argc, char *argv[])
     uv_run(&daemon.loop, UV_RUN_DEFAULT);
     uv_loop_close(&daemon.loop);
     config_free(daemon.config);
-    arguments_free(&arguments);
+    arguments_free(arguments);
     return daemon.failed ? 1 : 0;
 }

@@ -30,3 +30,5 @@ int arguments_read(struct daemon_arguments *arguments, int argc, char *argv[]);
 void arguments_free(struct daemon_arguments *arguments);
 /* Loads the configuration they name; NULL after it has said what is wrong. */
 struct config *arguments_config(struct daemon_arguments *arguments);
+/* The same, without a word. */
+struct config *arguments_load(struct daemon_arguments *arguments, struct error *err);

@@ -49,6 +49,25 @@ static enum transport_choice transport_of(const struct executor *executor, const
     return executor->transport;
 }
 
+void agent_pool_limits(const struct executor *executor, const struct profile *profile, struct pool_limits *limits)
+{
+    *limits = (struct pool_limits){.size = profile->pool_size,
+                                   .min = profile->min_pool_size,
+                                   .max = profile->max_pool_size,
+                                   .max_queue = profile->max_queue,
+                                   .max_tasks_per_container = profile->max_tasks_per_container,
+                                   /* No reset finds what a task wrote into the image. */
+                                   .reuse = profile->enable_container_reuse && profile->read_only_root,
+                                   .on_demand = executor->mode == EXECUTOR_FRESH};
+}
+
+void agent_pool_describe(struct agent_pool *owner)
+{
+    const char *runtime = owner->profile->runtime;
+    owner->transport = transport_of(owner->executor, owner->profile);
+    owner->gvisor = strstr(runtime, "runsc") != NULL || strstr(runtime, "gvisor") != NULL;
+}
+
 static struct agent_pool *pool_make(struct executor *executor, const char *agent_type, struct error *err)
 {
     if (executor->pools_by_type.count >= POOLS_MAX) {
@@ -65,14 +84,8 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
-    struct pool_limits limits = {.size = profile->pool_size,
-                                 .min = profile->min_pool_size,
-                                 .max = profile->max_pool_size,
-                                 .max_queue = profile->max_queue,
-                                 .max_tasks_per_container = profile->max_tasks_per_container,
-                                 /* No reset finds what a task wrote into the image. */
-                                 .reuse = profile->enable_container_reuse && profile->read_only_root,
-                                 .on_demand = executor->mode == EXECUTOR_FRESH};
+    struct pool_limits limits;
+    agent_pool_limits(executor, profile, &limits);
     owner->image = image_of(executor, profile);
     if (owner->image == NULL) {
         hash_remove(&executor->pools_by_type, &owner->by_type);
@@ -81,11 +94,10 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
-    owner->transport = transport_of(executor, profile);
-    owner->gvisor = strstr(profile->runtime, "runsc") != NULL || strstr(profile->runtime, "gvisor") != NULL;
     pool_init(&owner->pool, &executor->set, &limits, clock_us());
     owner->executor = executor;
     owner->profile = profile;
+    agent_pool_describe(owner);
     list_init(&owner->free_slots);
     list_init(&owner->warm_waits);
     list_init(&owner->drain_waits);
@@ -266,10 +278,8 @@ static int check_warmup_types(const struct executor *executor, struct error *err
     return 0;
 }
 
-static void open_pools(struct executor *executor)
+void executor_warm_types(struct executor *executor)
 {
-    if (executor->mode == EXECUTOR_FRESH)
-        return;
     for (char **type = executor->config->warmup_agent_types; *type != NULL; type++) {
         struct error error = ERROR_INIT;
         struct agent_pool *owner = executor_pool_get(executor, *type, &error);
@@ -356,7 +366,8 @@ int executor_open(struct executor **out, const struct executor_options *options,
     uv_timer_init(executor->loop, &executor->tick_timer);
     executor->soon_timer.data = executor;
     executor->tick_timer.data = executor;
-    open_pools(executor);
+    if (executor->mode == EXECUTOR_POOLED)
+        executor_warm_types(executor);
     engine_events(executor->engine, LABEL_INSTANCE, executor->state.instance, on_engine_event, executor);
     uv_timer_start(&executor->tick_timer, on_tick, TICK_MS, TICK_MS);
     *out = executor;

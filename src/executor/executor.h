@@ -40,6 +40,11 @@ int executor_open(struct executor **executor, const struct executor_options *opt
  * with drain false hurries the first. */
 void executor_close(struct executor *executor, bool drain, void (*closed)(void *user), void *user);
 
+/* Goes on with another configuration, which must outlive the executor or the next reload. -1, and nothing has changed,
+ * with ERROR_CONFLICT for a key that cannot change while it runs. `rolled`: how many pools replace their containers
+ * now. */
+int executor_reload(struct executor *executor, const struct config *config, uint32_t *rolled, struct error *err);
+
 /* --- state ---------------------------------------------------------------------------------------- */
 
 struct executor_status {

@@ -56,6 +56,7 @@ struct slot {
     struct list link; /* in the pool's free list */
     uint32_t index;   /* of the executor's: uid = uid_first + index */
     uint32_t uid;
+    uint32_t networks;   /* of its pool, when it was taken */
     int32_t subnet;      /* which /29 of the subnet pool; -1: none */
     char network_id[72]; /* "" while there is none */
     char network_name[64];
@@ -102,6 +103,7 @@ struct agent_pool {
     struct profile *profile; /* owned */
     struct list free_slots;
     uint32_t free_slot_count;
+    uint32_t networks; /* how often their kind has changed: a slot of before does not keep its own */
     struct scaler_state scaler;
     struct list warm_waits, drain_waits;
     uv_timer_t queue_timer;  /* at the earliest queue deadline */
@@ -486,6 +488,13 @@ struct agent_pool *executor_pool_find(const struct executor *executor, const cha
 void agent_pool_info(struct pool_info *info, const struct agent_pool *owner);
 /* All are replaced, one after the other. */
 void agent_pool_expire_all(struct agent_pool *owner);
+/* What its profile says of sizes; and of the way its containers are spoken with. */
+void agent_pool_limits(const struct executor *executor, const struct profile *profile, struct pool_limits *limits);
+void agent_pool_describe(struct agent_pool *owner);
+/* Networks of its slots are not kept for the next container any more. */
+void agent_pool_drop_networks(struct agent_pool *owner);
+/* Makes the pools of warmupAgentTypes. */
+void executor_warm_types(struct executor *executor);
 /* Finds the pool of a type or makes it. */
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
 void executor_engine_failed(struct executor *executor, const struct error *error);

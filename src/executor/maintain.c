@@ -72,13 +72,24 @@ void slot_put(struct agent_pool *owner, struct slot *slot)
 {
     struct executor *executor = owner->executor;
     bool keep = executor->config->optimize_networking && !executor->closing && slot->network_id[0] != '\0' &&
-                owner->free_slot_count < SLOTS_KEPT;
+                slot->networks == owner->networks && owner->free_slot_count < SLOTS_KEPT;
     if (!keep) {
         slot_drop(executor, slot);
         return;
     }
     list_push_front(&owner->free_slots, &slot->link);
     owner->free_slot_count++;
+}
+
+void agent_pool_drop_networks(struct agent_pool *owner)
+{
+    owner->networks++;
+    list_for_each_safe (node, &owner->free_slots) {
+        struct slot *slot = list_entry(node, struct slot, link);
+        list_remove(&slot->link);
+        owner->free_slot_count--;
+        slot_put(owner, slot); /* which drops it now */
+    }
 }
 
 /* --- plan -------------------------------------------------------------------------------------------- */

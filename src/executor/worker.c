@@ -602,7 +602,10 @@ static struct slot *take_slot(struct agent_pool *owner, struct error *err)
         return slot;
     }
     struct executor *executor = owner->executor;
-    return slot_new(&executor->slots, executor->config, executor->state.instance, err);
+    struct slot *slot = slot_new(&executor->slots, executor->config, executor->state.instance, err);
+    if (slot != NULL)
+        slot->networks = owner->networks;
+    return slot;
 }
 
 static void create(struct worker *worker)

@@ -151,7 +151,8 @@ char *config_default_state_dir(void);
 int config_reload_check(const struct config *from, const struct config *to, struct error *err);
 /* Do containers made by `from` have to be replaced for `to`? */
 bool profile_rolls(const struct profile *from, const struct profile *to);
-/* Each key that differs, with both values as YAML (secrets are not shown); `agent_type` NULL: the top level. */
+/* Each key that differs, with both values as YAML ("(not shown)" where there may be secrets among them); `agent_type`
+ * NULL: the top level. A type is named where its change is not the top level's. */
 typedef void config_change_fn(void *user, const char *agent_type, const char *key, const char *from, const char *to);
 void config_changes(const struct config *from, const struct config *to, config_change_fn *fn, void *user);
 

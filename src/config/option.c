@@ -751,6 +751,50 @@ void option_print(const struct option *option, const void *record, struct buffer
     }
 }
 
+/* --- comparing ---------------------------------------------------------------------------------------------- */
+
+static size_t count_strings(char **list)
+{
+    size_t count = 0;
+    while (list != NULL && list[count] != NULL)
+        count++;
+    return count;
+}
+
+static bool has_string(char **list, const char *text)
+{
+    for (; *list != NULL; list++)
+        if (strcmp(*list, text) == 0)
+            return true;
+    return false;
+}
+
+/* By their values, for what is printed of a login is the same for all. Names are unique, so one direction will do. */
+static bool equal_pairs(char **a, char **b)
+{
+    if (count_strings(a) != count_strings(b))
+        return false;
+    for (; a != NULL && *a != NULL; a++)
+        if (!has_string(b, *a))
+            return false;
+    return true;
+}
+
+bool option_equal(const struct option *option, const void *a, const void *b)
+{
+    const void *one = (const char *)a + option->offset, *other = (const char *)b + option->offset;
+    if (option->type == TYPE_PAIRS)
+        return equal_pairs(*(char **const *)one, *(char **const *)other);
+    struct buffer left = {0}, right = {0};
+    option_print(option, a, &left);
+    option_print(option, b, &right);
+    const char *first = buffer_text(&left), *second = buffer_text(&right);
+    bool equal = first != NULL && second != NULL && strcmp(first, second) == 0;
+    buffer_free(&left);
+    buffer_free(&right);
+    return equal;
+}
+
 /* --- memory
  * ------------------------------------------------------------------------------------------------------------ */
 

@@ -66,6 +66,8 @@ int option_set_text(const struct option *option, void *record, const char *text,
                     struct error *err);
 /* The present value as YAML on one line. */
 void option_print(const struct option *option, const void *record, struct buffer *out);
+/* Do both records mean the same by this key? The order of a mapping's members does not matter. */
+bool option_equal(const struct option *option, const void *a, const void *b);
 /* `to` gets a copy of its own; -1 when out of memory. `to`'s field must be empty. */
 int option_copy(const struct option *option, void *to, const void *from);
 void option_release(const struct option *option, void *record);

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,10 @@
 #include "base/cleanup.h"
 #include "config/internal.h"
 
-#define FILE_MAX     (1024U * 1024U)
+#define FILE_MAX (1024U * 1024U)
+#define COPIES_MAX                                                                                                     \
+    (64U * 1024U * 1024U) /* bytes of the file's text times agent types, each of which has its own copy */
+#define PIPE_WAIT_MS 5000
 #define PATH_DEFAULT "/etc/warmpool/warmpool.yaml"
 #define TYPE_KEY     "agentConfigs"
 #define PROFILES_MAX 256U
@@ -26,6 +30,7 @@ struct draft { /* a profile, and which of its keys somebody has set */
 struct loader {
     struct config *config;
     const char *name; /* of the file */
+    size_t size;      /* of its text */
     bool *given;      /* top level */
     struct draft *drafts;
     size_t draft_count;
@@ -132,6 +137,12 @@ static struct draft *find_draft(struct loader *loader, const char *agent_type)
 
 static struct draft *add_draft(struct loader *loader, const char *agent_type)
 {
+    if (loader->draft_count >= PROFILES_MAX || loader->size * (loader->draft_count + 1) > COPIES_MAX) {
+        error_set(loader->err, ERROR_INVALID,
+                  TYPE_KEY ".%s: too many agent types; allowed: %u, and fewer in a file of more than %u bytes",
+                  agent_type, PROFILES_MAX, COPIES_MAX / PROFILES_MAX);
+        return NULL;
+    }
     struct draft *drafts = realloc(loader->drafts, (loader->draft_count + 1) * sizeof *drafts);
     if (drafts == NULL) {
         error_set(loader->err, ERROR_NOMEM, "out of memory");
@@ -170,11 +181,8 @@ static int read_type(struct loader *loader, const struct tree *type)
         return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY ".%s must be a mapping of keys to values",
                          loader->name, type->line, type->key);
     struct draft *draft = find_draft(loader, type->key);
-    if (draft == NULL && loader->draft_count >= PROFILES_MAX)
-        return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY ": more than %u agent types", loader->name,
-                         type->line, PROFILES_MAX);
     if (draft == NULL && (draft = add_draft(loader, type->key)) == NULL)
-        return -1;
+        return error_prefix(loader->err, "%s:%d", loader->name, type->line);
     for (const struct tree *item = type->first; item != NULL; item = item->next) {
         char key[160], where[320];
         snprintf(key, sizeof key, TYPE_KEY ".%s.%.64s", type->key, item->key);
@@ -186,6 +194,8 @@ static int read_type(struct loader *loader, const struct tree *type)
         if (option == NULL)
             return unknown_key(loader, where, item->key);
         struct origin origin = {.name = loader->name, .key = key};
+        if (draft->own[option - options]) /* keys are unique, but image is dockerImage */
+            return error_set(loader->err, ERROR_INVALID, "%simage and dockerImage are both given; remove one", where);
         draft->given[option - options] = draft->own[option - options] = true;
         if (option_set(option, &draft->profile, item, &origin, loader->err) < 0)
             return -1;
@@ -405,11 +415,19 @@ static int keep_profiles(struct loader *loader)
     return 0;
 }
 
+/* Messages quote what they are about; a terminal gets no commands out of a file. */
+static void clean(struct error *err)
+{
+    for (char *c = err->message; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+}
+
 struct config *config_parse(const char *text, size_t size, const char *name, bool environment,
                             const struct config_override *overrides, size_t override_count, struct error *err)
 {
     struct error ignored = ERROR_INIT;
-    struct loader loader = {.name = name, .err = err != NULL ? err : &ignored};
+    struct loader loader = {.name = name, .size = size, .err = err != NULL ? err : &ignored};
     struct tree *root = NULL;
     int result = -1;
     loader.config = calloc(1, sizeof *loader.config);
@@ -417,7 +435,7 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
     if (loader.config == NULL || loader.given == NULL)
         error_set(loader.err, ERROR_NOMEM, "out of memory");
     else if (size > FILE_MAX)
-        error_set(loader.err, ERROR_INVALID, "%s: larger than %u bytes", name, FILE_MAX);
+        error_set(loader.err, ERROR_INVALID, "%s: larger than what is allowed, %u bytes", name, FILE_MAX);
     else if ((root = tree_parse(text, size, name, loader.err)) != NULL &&
              load(&loader, root, environment, overrides, override_count) == 0)
         result = keep_profiles(&loader);
@@ -429,20 +447,42 @@ struct config *config_parse(const char *text, size_t size, const char *name, boo
     }
     free(loader.drafts);
     free(loader.given);
+    if (result < 0)
+        clean(loader.err);
     return result < 0 ? config_free(loader.config) : loader.config;
+}
+
+/* A file, or what stands for one: /dev/null, and a pipe as a shell's <(...) is, which is not waited for for ever. */
+static int check_kind(int fd, const char *path, bool *pipe, struct error *err)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return error_errno(err, errno, "%s: cannot be looked at", path);
+    *pipe = S_ISFIFO(status.st_mode);
+    if (S_ISREG(status.st_mode) || S_ISCHR(status.st_mode) || *pipe)
+        return 0;
+    return error_set(err, ERROR_INVALID, "%s: is %s; allowed: a file", path,
+                     S_ISDIR(status.st_mode) ? "a directory" : "no file");
 }
 
 static int read_file(const char *path, struct buffer *text, struct error *err)
 {
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool pipe;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return error_errno(err, errno, "%s: cannot be opened", path);
+    if (check_kind(fd, path, &pipe, err) < 0)
+        return -1;
     while (buffer_length(text) <= FILE_MAX) {
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        if (pipe && poll(&wait, 1, PIPE_WAIT_MS) == 0)
+            return error_set(err, ERROR_TIMEOUT, "%s: a pipe that nothing came out of for %d s", path,
+                             PIPE_WAIT_MS / 1000);
         uint8_t *room = buffer_reserve(text, 65536);
         if (room == NULL)
             return error_set(err, ERROR_NOMEM, "out of memory");
         ssize_t got = read(fd, room, 65536);
-        if (got < 0 && errno == EINTR)
+        if (got < 0 && (errno == EINTR || (pipe && errno == EAGAIN)))
             continue;
         if (got < 0)
             return error_errno(err, errno, "%s: cannot be read", path);
@@ -450,7 +490,7 @@ static int read_file(const char *path, struct buffer *text, struct error *err)
             return 0;
         buffer_commit(text, (size_t)got);
     }
-    return error_set(err, ERROR_INVALID, "%s: larger than %u bytes", path, FILE_MAX);
+    return error_set(err, ERROR_INVALID, "%s: larger than what is allowed, %u bytes", path, FILE_MAX);
 }
 
 struct config *config_load(const char *path, const struct config_override *overrides, size_t override_count,

@@ -107,7 +107,7 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_SUBNET] = "ADDRESS/PREFIX with a prefix of 8 to 29, as 10.213.0.0/16",
         [TYPE_STRINGS] = "a list of texts",
         [TYPE_TYPES] = "a list of agent types ([a-z0-9][a-z0-9-]{0,30})",
-        [TYPE_PAIRS] = "a mapping of variable names to texts",
+        [TYPE_PAIRS] = "a mapping of variable names to texts, at most 200",
         [TYPE_TMPFS] = "a mapping of absolute paths to sizes, at most 12",
         [TYPE_MOUNTS] = "a list of \"/host/path:/container/path\" or \"...:rw\", at most 32",
         [TYPE_ULIMITS] = "a mapping of limit names to N or \"SOFT:HARD\", at most 16",
@@ -416,6 +416,8 @@ static int set_strings(char ***field, const struct tree *value, bool types)
     return 0;
 }
 
+#define PAIRS_MAX 200U /* a container's environment has room for so many */
+
 /* Adds to what is there, replacing the same names. */
 static int add_pairs(char ***field, const struct tree *value)
 {
@@ -440,7 +442,7 @@ static int add_pairs(char ***field, const struct tree *value)
             (*field)[at] = pair;
             continue;
         }
-        char **list = realloc(*field, (count + 2) * sizeof *list);
+        char **list = count >= PAIRS_MAX ? NULL : realloc(*field, (count + 2) * sizeof *list);
         if (list == NULL) {
             free(pair);
             return -1;
@@ -665,11 +667,28 @@ static void print_text(struct buffer *out, const char *text)
 {
     buffer_append_string(out, "\"");
     for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f) {
+            buffer_printf(out, "\\x%02x", (unsigned char)*text);
+            continue;
+        }
         if (*text == '"' || *text == '\\')
             buffer_append_string(out, "\\");
         buffer_append(out, text, 1);
     }
     buffer_append_string(out, "\"");
+}
+
+/* As it is where YAML takes it so. */
+static void print_key(struct buffer *out, const char *key, size_t length)
+{
+    char text[1100];
+    snprintf(text, sizeof text, "%.*s", (int)length, key);
+    bool plain = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/.") == length;
+    if (plain)
+        buffer_append_string(out, text);
+    else
+        print_text(out, text);
+    buffer_append_string(out, ": ");
 }
 
 static void print_strings(struct buffer *out, char **list)
@@ -694,25 +713,52 @@ static void print_pairs(const struct option *option, struct buffer *out, char **
     buffer_append_string(out, "{");
     for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
         const char *equals = strchr(list[i], '=');
-        buffer_printf(out, "%s%.*s: ", i > 0 ? ", " : "", (int)(equals - list[i]), list[i]);
+        buffer_append_string(out, i > 0 ? ", " : "");
+        print_key(out, list[i], (size_t)(equals - list[i]));
         print_text(out, is_secret(option, list[i], (size_t)(equals - list[i])) ? "***" : equals + 1);
     }
     buffer_append_string(out, "}");
+}
+
+static void print_tmpfs(const struct profile *profile, struct buffer *out)
+{
+    for (size_t i = 0; i < profile->tmpfs_count; i++) {
+        buffer_append_string(out, i > 0 ? ", " : "");
+        print_key(out, profile->tmpfs[i].path, strlen(profile->tmpfs[i].path));
+        buffer_printf(out, "%llu", (unsigned long long)profile->tmpfs[i].size_bytes);
+    }
+}
+
+static void print_mounts(const struct profile *profile, struct buffer *out)
+{
+    for (size_t i = 0; i < profile->mount_count; i++) {
+        struct buffer mount = {0};
+        buffer_printf(&mount, "%s:%s:%s", profile->mounts[i].source, profile->mounts[i].target,
+                      profile->mounts[i].writable ? "rw" : "ro");
+        const char *text = buffer_text(&mount);
+        buffer_append_string(out, i > 0 ? ", " : "");
+        print_text(out, text != NULL ? text : "");
+        buffer_free(&mount);
+    }
+}
+
+static void print_ulimits(const struct profile *profile, struct buffer *out)
+{
+    for (size_t i = 0; i < profile->ulimit_count; i++)
+        buffer_printf(out, "%s%s: \"%lld:%lld\"", i > 0 ? ", " : "", profile->ulimits[i].name,
+                      (long long)profile->ulimits[i].soft, (long long)profile->ulimits[i].hard);
 }
 
 static void print_profile_list(const struct option *option, const struct profile *profile, struct buffer *out)
 {
     bool mounts = option->type == TYPE_MOUNTS;
     buffer_append_string(out, mounts ? "[" : "{");
-    for (size_t i = 0; option->type == TYPE_TMPFS && i < profile->tmpfs_count; i++)
-        buffer_printf(out, "%s%s: %llu", i > 0 ? ", " : "", profile->tmpfs[i].path,
-                      (unsigned long long)profile->tmpfs[i].size_bytes);
-    for (size_t i = 0; mounts && i < profile->mount_count; i++)
-        buffer_printf(out, "%s\"%s:%s:%s\"", i > 0 ? ", " : "", profile->mounts[i].source, profile->mounts[i].target,
-                      profile->mounts[i].writable ? "rw" : "ro");
-    for (size_t i = 0; option->type == TYPE_ULIMITS && i < profile->ulimit_count; i++)
-        buffer_printf(out, "%s%s: \"%lld:%lld\"", i > 0 ? ", " : "", profile->ulimits[i].name,
-                      (long long)profile->ulimits[i].soft, (long long)profile->ulimits[i].hard);
+    if (mounts)
+        print_mounts(profile, out);
+    else if (option->type == TYPE_TMPFS)
+        print_tmpfs(profile, out);
+    else
+        print_ulimits(profile, out);
     buffer_append_string(out, mounts ? "]" : "}");
 }
 

@@ -6,8 +6,11 @@
 
 #include <libfyaml.h>
 
+#include "config/text.h"
+
 #define DEPTH_MAX 8
 #define NODES_MAX 20000U
+#define TEXT_MAX  131072U /* bytes of one text: what the kernel takes as one argument or variable */
 
 struct builder {
     const char *name;
@@ -16,7 +19,9 @@ struct builder {
     struct tree *stack[DEPTH_MAX]; /* open collections, outermost first */
     struct tree **tail[DEPTH_MAX]; /* where the next child goes */
     char *pending_key[DEPTH_MAX];
+    int key_line[DEPTH_MAX];
     unsigned depth, nodes;
+    int line; /* of the last event that has one: that of an empty value has none */
     struct tree *root;
 };
 
@@ -64,6 +69,8 @@ static int builder_put(struct builder *builder, struct tree *tree, int line)
     }
     unsigned top = builder->depth - 1;
     tree->key = builder->pending_key[top];
+    if (tree->key != NULL)
+        tree->line = builder->key_line[top];
     builder->pending_key[top] = NULL;
     *builder->tail[top] = tree;
     builder->tail[top] = &tree->next;
@@ -90,6 +97,9 @@ static int check_key(const struct builder *builder, const char *key, int line)
         if (other->key != NULL && strcmp(other->key, key) == 0)
             return error_set(builder->err, ERROR_INVALID, "%s:%d: %.64s: given twice; the first is on line %d",
                              builder->name, line, key, other->line);
+    if (strcmp(key, "<<") == 0)
+        return error_set(builder->err, ERROR_INVALID, "%s:%d: <<: a merge key; write the values out", builder->name,
+                         line);
     return 0;
 }
 
@@ -99,6 +109,9 @@ static int builder_scalar(struct builder *builder, struct fy_token *token, int l
     const char *text = token == NULL ? "" : fy_token_get_text(token, &size);
     if (text == NULL || memchr(text, '\0', size) != NULL)
         return error_set(builder->err, ERROR_INVALID, "%s:%d: a text with a NUL in it", builder->name, line);
+    if (size > TEXT_MAX)
+        return error_set(builder->err, ERROR_INVALID, "%s:%d: a text of %zu bytes; allowed: at most %u", builder->name,
+                         line, size, TEXT_MAX);
     bool is_key = builder->depth > 0 && builder->stack[builder->depth - 1]->kind == TREE_MAPPING &&
                   builder->pending_key[builder->depth - 1] == NULL;
     if (!is_key)
@@ -107,15 +120,42 @@ static int builder_scalar(struct builder *builder, struct fy_token *token, int l
     if (key == NULL)
         return error_set(builder->err, ERROR_NOMEM, "out of memory");
     builder->pending_key[builder->depth - 1] = key;
+    builder->key_line[builder->depth - 1] = line;
     return check_key(builder, key, line);
+}
+
+/* Neither says anything about the configuration, and an anchor is of no use without an alias. */
+static int check_decoration(const struct builder *builder, const struct fy_event *event, int line)
+{
+    const struct fy_token *anchor = NULL, *tag = NULL;
+    if (event->type == FYET_SCALAR) {
+        anchor = event->scalar.anchor;
+        tag = event->scalar.tag;
+    } else if (event->type == FYET_MAPPING_START) {
+        anchor = event->mapping_start.anchor;
+        tag = event->mapping_start.tag;
+    } else if (event->type == FYET_SEQUENCE_START) {
+        anchor = event->sequence_start.anchor;
+        tag = event->sequence_start.tag;
+    }
+    if (anchor != NULL)
+        return error_set(builder->err, ERROR_INVALID, "%s:%d: an anchor (&); write the value out where it is needed",
+                         builder->name, line);
+    if (tag != NULL)
+        return error_set(builder->err, ERROR_INVALID, "%s:%d: a tag (!); write the value without it", builder->name,
+                         line);
+    return 0;
 }
 
 static int builder_event(struct builder *builder, struct fy_event *event)
 {
     const struct fy_mark *mark = fy_event_start_mark(event);
-    int line = mark == NULL ? 0 : mark->line + 1;
+    int line = mark == NULL || mark->line < 0 ? builder->line : mark->line + 1;
+    builder->line = line;
     if (++builder->nodes > NODES_MAX)
         return error_set(builder->err, ERROR_INVALID, "%s:%d: more than %u nodes", builder->name, line, NODES_MAX);
+    if (check_decoration(builder, event, line) < 0)
+        return -1;
     bool key_expected = builder->depth > 0 && builder->stack[builder->depth - 1]->kind == TREE_MAPPING &&
                         builder->pending_key[builder->depth - 1] == NULL;
     switch ((int)event->type) {
@@ -131,7 +171,7 @@ static int builder_event(struct builder *builder, struct fy_event *event)
         builder->depth--;
         return 0;
     case FYET_ALIAS:
-        return error_set(builder->err, ERROR_INVALID, "%s:%d: an alias; write the value out", builder->name, line);
+        return error_set(builder->err, ERROR_INVALID, "%s:%d: an alias (*); write the value out", builder->name, line);
     default:
         return 0;
     }
@@ -143,18 +183,24 @@ struct syntax_error {
     bool told;
 };
 
-/* libfyaml's first complaint, on one line. */
+/* libfyaml's first complaint, on one line: "<memory-@...>:LINE:COLUMN: error: TEXT". */
 static void on_complaint(struct fy_diag *diag, void *user, const char *text, size_t size)
 {
     struct syntax_error *syntax = user;
+    char complaint[200];
+    int line, column;
     (void)diag;
     if (syntax->told)
         return;
     syntax->told = true;
-    size_t length = 0;
-    while (length < size && text[length] != '\n')
-        length++;
-    error_set(syntax->err, ERROR_INVALID, "%s: not YAML: %.*s", syntax->name, (int)length, text);
+    snprintf(complaint, sizeof complaint, "%.*s", (int)(size < sizeof complaint ? size : sizeof complaint), text);
+    complaint[strcspn(complaint, "\n")] = '\0';
+    const char *place = strstr(complaint, ">:"), *what = strstr(complaint, ": error: ");
+    if (place != NULL && what != NULL && sscanf(place, ">:%d:%d:", &line, &column) == 2)
+        error_set(syntax->err, ERROR_INVALID, "%s:%d: not YAML: %s (column %d)", syntax->name, line,
+                  what + strlen(": error: "), column);
+    else
+        error_set(syntax->err, ERROR_INVALID, "%s: not YAML: %s", syntax->name, complaint);
 }
 
 static int parse_events(struct builder *builder, struct syntax_error *syntax)
@@ -177,6 +223,8 @@ static int parse_events(struct builder *builder, struct syntax_error *syntax)
 
 struct tree *tree_parse(const char *text, size_t size, const char *name, struct error *err)
 {
+    if (text_check(text, size, name, err) < 0)
+        return NULL;
     struct error complaint = ERROR_INIT;
     struct syntax_error syntax = {.name = name, .err = &complaint};
     struct fy_diag_cfg diag_cfg;

@@ -174,7 +174,8 @@ static void test_hostile_texts_are_refused(void **state)
 {
     (void)state;
     refuse("poolSize: 1\npoolSize: 2\n", "given twice; the first is on line 1");
-    refuse("a: &x [1]\nb: *x\n", "alias");
+    refuse("a: &x [1]\nb: *x\n", "test.yaml:1: an anchor");
+    refuse("a: *x\n", "test.yaml:1: an alias");
     refuse("a: [[[[[[[[[[1]]]]]]]]]]\n", "nested");
     refuse("poolSize:\t[\n", "not YAML");
     refuse("- a\n- b\n", "must be a mapping");

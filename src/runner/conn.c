@@ -39,6 +39,12 @@ size_t conn_room(struct runner *runner)
     return room > kept ? room - kept : 0;
 }
 
+bool conn_spare(const struct runner *runner)
+{
+    size_t room = sizeof runner->output - (runner->output_end - runner->output_start);
+    return runner->synced && room > OUTPUT_RESERVE / 2;
+}
+
 void conn_put(struct runner *runner, const uint8_t *data, size_t size)
 {
     memcpy(runner->output + runner->output_end, data, size);
@@ -95,6 +101,9 @@ static void say_hello(struct runner *runner, const struct message_sync *sync)
     runner->synced = true;
     task_resume(runner, sync, &hello);
     conn_send(runner, FRAME_HELLO, 0, payload, message_hello_encode(&hello, payload));
+    if (runner->warning != NULL)
+        runner_log(runner, 1, runner->warning);
+    runner->warning = NULL;
 }
 
 static bool handle_sync(struct runner *runner, const struct frame *frame)
@@ -103,7 +112,8 @@ static bool handle_sync(struct runner *runner, const struct frame *frame)
     if (frame->type != FRAME_SYNC || message_sync_decode(frame->payload, frame->length, &sync) < 0)
         return false;
     memcpy(runner->marker, sync.marker, sizeof runner->marker);
-    files_cancel(runner, 0); /* it ended with the connection */
+    runner->output_start = runner->output_end = 0; /* said to nobody; HELLO is the first that is heard */
+    files_cancel(runner, 0);                       /* it ended with the connection */
     say_hello(runner, &sync);
     return true;
 }

@@ -147,7 +147,7 @@ static void turn(struct runner *runner)
         timeout = (struct timespec){.tv_sec = (time_t)(delay / 1000000), .tv_nsec = (long)(delay % 1000000) * 1000};
         wait = &timeout;
     }
-    if (files_ready(runner)) {
+    if (files_ready(runner) || task_unsent(runner)) {
         timeout = (struct timespec){0};
         wait = &timeout;
     }
@@ -214,9 +214,9 @@ int main(int argc, char *argv[])
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     int refused = filter_install();
     if (refused != 0)
-        runner_log(runner, 1, "the system call filter could not be installed");
+        runner->warning = "the system call filter could not be installed";
     if (prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
-        runner_log(runner, 1, "PID 1 is dumpable: tasks of the same uid can read it");
+        runner->warning = "PID 1 is dumpable: tasks of the same uid can read it";
     figures_open(&runner->figures);
     figures_read(&runner->figures);
     runner->figures_fresh = true;

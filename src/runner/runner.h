@@ -84,6 +84,7 @@ struct runner {
     size_t input_size, input_length;
     size_t output_start, output_end; /* not yet written */
     bool output_failed;
+    const char *warning; /* of the start, for the first daemon that listens */
     /* task */
     enum phase phase;
     struct task_state task;
@@ -137,6 +138,8 @@ ptrdiff_t conn_handle(struct runner *runner, size_t size);
 uint8_t *conn_reserve(struct runner *runner, size_t size);
 /* How much of the task's output would fit in one frame now; what small frames may need is kept free. */
 size_t conn_room(struct runner *runner);
+/* Is there a daemon, and room for small frames that can wait, with some left for those that cannot? */
+bool conn_spare(const struct runner *runner);
 /* Bytes for which there is room: part of a frame whose beginning is on its way. */
 void conn_put(struct runner *runner, const uint8_t *data, size_t size);
 void conn_commit(struct runner *runner, uint8_t type, uint8_t flags, uint32_t task, size_t size);
@@ -154,6 +157,8 @@ void task_cancel(struct runner *runner, uint32_t grace_ms);
 void task_winch(struct runner *runner, const struct message_winch *winch);
 /* Sends what is there of output, then EXIT. */
 void task_flush(struct runner *runner);
+/* Output waits in a ring and nothing in the link, whose room would be told of: the loop must not sleep. */
+bool task_unsent(const struct runner *runner);
 /* On a new connection: what SYNC said goes in, what HELLO says comes out. */
 void task_resume(struct runner *runner, const struct message_sync *sync, struct message_hello *hello);
 /* Reaps, and moves the task on: deadlines, the end of draining. */

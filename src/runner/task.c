@@ -226,7 +226,21 @@ void task_stdin_unread(struct runner *runner)
     close_fd(&task->stdin_fd);
     task->stdin_start = task->stdin_end = 0;
     task->stdin_unread = true;
-    send_credit(runner, UINT32_MAX);
+    if (runner->synced) /* else HELLO says so */
+        send_credit(runner, UINT32_MAX);
+}
+
+/* What cannot be said for want of room, or of a daemon, is said together with what comes later: whoever brings stdin
+ * byte by byte while output fills the link must not make it overflow. */
+static void give_credit(struct runner *runner)
+{
+    struct task_state *task = &runner->task;
+    bool enough = task->stdin_owed >= STDIN_CREDIT_INITIAL / 4 || task->stdin_end == 0;
+    if (task->stdin_fd < 0 || task->stdin_owed == 0 || !enough || !conn_spare(runner))
+        return;
+    send_credit(runner, task->stdin_owed);
+    task->stdin_credited += task->stdin_owed;
+    task->stdin_owed = 0;
 }
 
 static void end_stdin(struct task_state *task)
@@ -261,12 +275,7 @@ void task_write_stdin(struct runner *runner)
         if (task->stdin_eof)
             end_stdin(task);
     }
-    if (task->stdin_fd >= 0 && (task->stdin_owed >= STDIN_CREDIT_INITIAL / 4 || task->stdin_end == 0) &&
-        task->stdin_owed > 0) {
-        send_credit(runner, task->stdin_owed);
-        task->stdin_credited += task->stdin_owed;
-        task->stdin_owed = 0;
-    }
+    give_credit(runner);
 }
 
 void task_stdin(struct runner *runner, const uint8_t *data, size_t size, bool eof)
@@ -321,10 +330,18 @@ void task_flush(struct runner *runner)
     struct task_state *task = &runner->task;
     if (runner->phase == PHASE_IDLE || !runner->synced)
         return;
+    give_credit(runner);
     stream_send(runner, &task->out);
     stream_send(runner, &task->err);
     if (task->exit_due && stream_sent(&task->out) && stream_sent(&task->err))
         send_exit(runner);
+}
+
+bool task_unsent(const struct runner *runner)
+{
+    const struct task_state *task = &runner->task;
+    return runner->phase != PHASE_IDLE && runner->synced && runner->output_end == runner->output_start &&
+           (!stream_sent(&task->out) || !stream_sent(&task->err));
 }
 
 void task_resume(struct runner *runner, const struct message_sync *sync, struct message_hello *hello)

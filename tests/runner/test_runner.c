@@ -253,6 +253,8 @@ static void await_hello(struct peer *peer)
     for (;;) {
         uint8_t *found = memmem(peer->in, peer->length, marker, sizeof marker);
         if (found != NULL && found - peer->in >= 18) {
+            if (peer->listener >= 0) /* a new connection has nothing of an old one */
+                assert_int_equal(found - peer->in, 18);
             forget(peer, (size_t)(found - peer->in) - 18);
             break;
         }
@@ -448,6 +450,37 @@ static void test_lost_output_comes_again(bool attach)
 }
 BOTH(test_lost_output_comes_again)
 
+/* A link that is emptied just while the last of a burst goes into it: the rest does not wait for something else to
+ * happen. */
+static void test_bursts_come_whole(bool attach)
+{
+    struct peer *peer = peer_start(attach, "60000");
+    uint8_t payload[FRAME_DATA_MAX];
+    const size_t burst = 330000;
+    begin(peer, NULL);
+    run_shell(peer, &(struct asked){.task = 5, .flags = RUN_FLAG_STDIN, .credit = burst},
+              "while read go; do head -c 330000 /dev/zero; done");
+    for (int i = 0; i < 300; i++) {
+        struct message_credit credit = {.stream = WIRE_STDOUT, .bytes = (uint32_t)burst};
+        uint8_t more[MESSAGE_CREDIT_BYTES];
+        message_credit_encode(&credit, more);
+        say_frame(peer, FRAME_STDIN, 0, 5, "\n", 1);
+        usleep((useconds_t)(i % 50) * 100);
+        for (size_t got = 0; got < burst;) {
+            struct frame frame = next_frame(peer, payload);
+            got += frame.type == FRAME_STDOUT ? frame.length : 0;
+        }
+        say_frame(peer, FRAME_CREDIT, 0, 5, more, sizeof more);
+    }
+    struct outcome *outcome = outcome_new();
+    say_frame(peer, FRAME_STDIN, FRAME_FLAG_EOF, 5, "", 0);
+    gather(peer, outcome);
+    finish(peer, 5);
+    free(outcome);
+    peer_stop(peer);
+}
+BOTH(test_bursts_come_whole)
+
 /* The end of a task that nobody heard is told to whoever comes next, output first; and again, until it is acknowledged.
  */
 static void test_unacknowledged_end_comes_again(bool attach)
@@ -537,6 +570,70 @@ static void test_stdin_goes_on(bool attach)
     peer_stop(peer);
 }
 BOTH(test_stdin_goes_on)
+
+/* What a task reads while no daemon is there is told by HELLO, and by nothing before it. */
+static void test_stdin_read_by_a_task_alone(bool attach)
+{
+    struct peer *peer = peer_start(attach, "60000");
+    uint8_t data[STDIN_CREDIT_INITIAL] = {0}, payload[FRAME_DATA_MAX];
+    begin(peer, NULL);
+    run_shell(peer, &(struct asked){.task = 2, .flags = RUN_FLAG_STDIN, .credit = 65536}, "sleep 0.7; exec wc -c");
+    say_frame(peer, FRAME_STDIN, 0, 2, data, sizeof data); /* fills the pipe */
+    assert_int_equal(next_frame(peer, payload).type, FRAME_CREDIT);
+    say_frame(peer, FRAME_STDIN, 0, 2, data, sizeof data); /* fills the runner's buffer */
+    if (attach) {
+        lose_everything(peer, 1000);
+    } else {
+        usleep(100000);
+        close(peer->to);
+        peer->to = -1;
+        usleep(1000000);
+    }
+    struct outcome *outcome = outcome_new();
+    begin(peer, &(struct message_sync){.task = 2, .granted = {65536, 65536}});
+    assert_int_equal(peer->hello.stdin_received, 2 * sizeof data);
+    say_frame(peer, FRAME_STDIN, FRAME_FLAG_EOF, 2, "", 0);
+    gather(peer, outcome);
+    assert_int_equal(peer->hello.stdin_consumed + outcome->credited, 2 * sizeof data);
+    assert_string_equal((char *)outcome->out, "131072\n");
+    finish(peer, 2);
+    free(outcome);
+    peer_stop(peer);
+}
+BOTH(test_stdin_read_by_a_task_alone)
+
+/* Small pieces of stdin, each of which credit is given for, while nobody takes the output that fills the link: the
+ * conversation outlives it. */
+static void test_small_stdin_beside_a_flood(bool attach)
+{
+    struct peer *peer = peer_start(attach, "60000");
+    uint8_t payload[FRAME_DATA_MAX];
+    uint32_t credited = 0;
+    const uint32_t pieces = 3000;
+    begin(peer, NULL);
+    run_shell(peer, &(struct asked){.task = 4, .flags = RUN_FLAG_STDIN, .credit = 2000000}, "cat >/dev/null & yes");
+    usleep(200000); /* until the link is full */
+    for (uint32_t i = 0; i < pieces; i++)
+        say_frame(peer, FRAME_STDIN, 0, 4, "x", 1);
+    usleep(200000);
+    while (credited < pieces) {
+        struct frame frame = next_frame(peer, payload);
+        struct message_credit credit;
+        if (frame.type == FRAME_STDOUT)
+            continue;
+        assert_int_equal(frame.type, FRAME_CREDIT);
+        assert_int_equal(message_credit_decode(frame.payload, frame.length, &credit), 0);
+        credited += credit.bytes;
+    }
+    assert_int_equal(credited, pieces);
+    uint8_t grace[4] = {0};
+    say_frame(peer, FRAME_CANCEL, 0, 4, grace, sizeof grace);
+    while (next_frame(peer, payload).type != FRAME_EXIT)
+        ;
+    finish(peer, 4);
+    peer_stop(peer);
+}
+BOTH(test_small_stdin_beside_a_flood)
 
 /* RUN that did not arrive whole was never there. */
 static void test_half_a_run_is_none(bool attach)
@@ -718,9 +815,12 @@ int main(int argc, char *argv[])
     const struct CMUnitTest tests[] = {
         PAIR(test_tasks_and_resets),
         PAIR(test_lost_output_comes_again),
+        PAIR(test_bursts_come_whole),
         PAIR(test_unacknowledged_end_comes_again),
         PAIR(test_only_the_tail_is_kept),
         PAIR(test_stdin_goes_on),
+        PAIR(test_stdin_read_by_a_task_alone),
+        PAIR(test_small_stdin_beside_a_flood),
         PAIR(test_half_a_run_is_none),
         PAIR(test_cpu_limit),
         PAIR(test_terminal),

@@ -34,6 +34,7 @@ void exchange_release(struct exchange *exchange)
     if (exchange->task != NULL)
         executor_task_abandon(exchange->task);
     lease_forgotten(exchange);
+    events_unsubscribe(exchange);
     free(exchange->put);
     list_remove(&exchange->link);
     buffer_free(&exchange->body);

@@ -37,11 +37,12 @@ struct exchange {
     size_t pending[2];     /* task output taken and not given back, by stream */
     struct buffer tail[2]; /* NDJSON: the beginning of a UTF-8 sequence that is cut off */
     struct upgraded *upgraded;
-    unsigned holds;       /* the connection, and what it was upgraded to */
-    char allow[64];       /* methods, for a 405 */
-    struct grant *grant;  /* of a lease that is waited for */
-    struct file_put *put; /* the body is going into a container; owned */
-    bool raw;             /* the answer is a file */
+    unsigned holds;                /* the connection, and what it was upgraded to */
+    char allow[64];                /* methods, for a 405 */
+    struct subscriber *subscriber; /* of events */
+    struct grant *grant;           /* of a lease that is waited for */
+    struct file_put *put;          /* the body is going into a container; owned */
+    bool raw;                      /* the answer is a file */
 };
 
 struct recent { /* the result of a task that has ended, without its output */
@@ -61,12 +62,12 @@ struct api_server {
     void *user;
     struct MHD_Daemon *http;
     uv_poll_t poll;
-    uv_timer_t timer;
+    uv_timer_t timer, events_timer;
     bool running, again, closing;
     unsigned handles; /* that are being closed, or will be */
     void (*closed)(void *user);
     void *closed_user;
-    struct list exchanges, upgrades;
+    struct list exchanges, upgrades, subscribers;
     struct recent recent[RECENT_RESULTS];
     unsigned recent_next;
 };
@@ -98,6 +99,14 @@ unsigned status_of_error(enum error_code code);
 /* In the lease `lease`; NULL: in none. */
 enum MHD_Result tasks_post(struct exchange *exchange, const char *lease);
 enum MHD_Result tasks_continue(struct exchange *exchange);
+
+/* events.c */
+enum MHD_Result events_get(struct exchange *exchange);
+void events_unsubscribe(struct exchange *exchange);
+/* Hands on what has happened. */
+void events_flush(uv_timer_t *timer);
+/* Subscribers are told that the daemon stops. */
+void events_stop(struct api_server *server);
 
 /* leases.c */
 /* Of libmicrohttpd: a connection begins or ends. */

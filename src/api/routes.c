@@ -254,6 +254,11 @@ static enum MHD_Result refresh_container(const struct call *call)
     return exchange_answer(exchange, MHD_HTTP_ACCEPTED);
 }
 
+static enum MHD_Result get_events(const struct call *call)
+{
+    return events_get(call->exchange);
+}
+
 static enum MHD_Result get_metrics(const struct call *call)
 {
     if (!call->exchange->server->config->enable_metrics)
@@ -353,6 +358,7 @@ static const struct {
     {"PUT", "/v1/leases/*/files", put_lease_file},
     {"GET", "/v1/containers", get_containers},
     {"POST", "/v1/containers/*/refresh", refresh_container},
+    {"GET", "/v1/events", get_events},
     {"GET", "/v1/metrics", get_metrics},
     {"GET", "/v1/status", get_status},
     {"POST", "/v1/reload", post_reload},
@@ -401,7 +407,7 @@ static enum MHD_Result dispatch(struct exchange *exchange, const char *method, c
     if (allowed[0] != '\0')
         return wrong_method(exchange, path, allowed);
     return exchange_error(exchange, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at this path",
-                          "the API is below /v1: tasks, leases, pools, containers, metrics, status");
+                          "the API is below /v1: tasks, leases, pools, containers, events, metrics, status");
 }
 
 enum MHD_Result route(struct exchange *exchange, const char *method, const char *path)

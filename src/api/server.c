@@ -261,6 +261,7 @@ struct api_server *api_server_open(const struct api_options *options, struct err
     server->lock_fd = server->listen_fd = -1;
     list_init(&server->exchanges);
     list_init(&server->upgrades);
+    list_init(&server->subscribers);
     server->socket_path = strdup(options->socket);
     if (server->socket_path == NULL || asprintf(&server->lock_path, "%s.lock", options->socket) < 0) {
         error_set(err, ERROR_NOMEM, "out of memory");
@@ -285,7 +286,8 @@ struct api_server *api_server_open(const struct api_options *options, struct err
     server->listen_fd = -1; /* consumed by libmicrohttpd */
     uv_poll_init(server->loop, &server->poll, info->epoll_fd);
     uv_timer_init(server->loop, &server->timer);
-    server->poll.data = server->timer.data = server;
+    uv_timer_init(server->loop, &server->events_timer);
+    server->poll.data = server->timer.data = server->events_timer.data = server;
     uv_poll_start(&server->poll, UV_READABLE, on_readable);
     return server;
 failed:
@@ -302,6 +304,9 @@ void api_server_configure(struct api_server *server, const struct config *config
 void api_server_detach(struct api_server *server)
 {
     server->executor = NULL;
+    events_stop(server);
+    for (int i = 0; i < RUNS_PER_TURN; i++) /* their last words leave */
+        server_run(server);
 }
 
 void server_handle_closed(struct api_server *server)
@@ -324,6 +329,7 @@ void api_server_close(struct api_server *server, void (*closed)(void *user), voi
 {
     server->closing = true; /* from here on nothing is suspended: libmicrohttpd does not stop with such connections */
     server->executor = NULL;
+    events_stop(server);
     server->closed = closed;
     server->closed_user = user;
     server->handles++; /* this function's own */
@@ -341,8 +347,9 @@ void api_server_close(struct api_server *server, void (*closed)(void *user), voi
     server->running = true; /* nothing lets it run again */
     MHD_stop_daemon(http);
     server->http = NULL;
-    server->handles += 2;
+    server->handles += 3;
     uv_close((uv_handle_t *)&server->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&server->events_timer, on_handle_closed);
     uv_close((uv_handle_t *)&server->timer, on_handle_closed);
     server_handle_closed(server);
 }

@@ -107,6 +107,7 @@ int verb_renew(struct cli *cli);
 int verb_release(struct cli *cli);
 int verb_leases(struct cli *cli);
 int verb_reload(struct cli *cli);
+int verb_events(struct cli *cli);
 int verb_delegate(struct cli *cli);
 /* Replaces this process by `warmpoold ARG...` (argv[0] is filled in); returns only when that fails. */
 int daemon_exec(const struct cli *cli, char *argv[]);

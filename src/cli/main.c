@@ -55,6 +55,11 @@ const struct verb verbs[] = {
     {"leases", verb_leases, "[--json]", "the leases", ""},
     {"status", verb_status, "[--json]", "the daemon, the engine and the pools", ""},
     {"ps", verb_ps, "[--json]", "the containers", ""},
+    {"events", verb_events, "[--type T,...] [--agent-type TYPE] [--since ID] [-n COUNT] [--json]",
+     "what happens, as it happens",
+     "--since goes on after an event that was seen before (as does a connection that broke); docs/EVENTS.md lists the "
+     "types. "
+     "Ctrl-C ends it."},
     {"metrics", verb_metrics, "[--json]", "what has been counted", ""},
     {"scale", verb_scale, "TYPE N|auto [--json]", "pins a pool's size; auto hands it back to the scaler", ""},
     {"warm", verb_warm, "TYPE N [--json]", "waits until N containers are warm, without pinning the size", ""},

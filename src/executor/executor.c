@@ -29,6 +29,18 @@ uint32_t executor_random(struct executor *executor)
     return value;
 }
 
+/* --- events ----------------------------------------------------------------------------------------------- */
+
+void executor_event(struct executor *executor, const struct event *event)
+{
+    event_emit(&executor->events, event, clock_wall_ms());
+}
+
+struct event_log *executor_events(struct executor *executor)
+{
+    return &executor->events;
+}
+
 /* --- pools ------------------------------------------------------------------------------------------------ */
 
 struct agent_pool *executor_pool_find(const struct executor *executor, const char *agent_type)
@@ -98,6 +110,7 @@ static struct agent_pool *pool_make(struct executor *executor, const char *agent
     owner->executor = executor;
     owner->profile = profile;
     agent_pool_describe(owner);
+    agent_pool_scaled(owner, "the pool was made");
     list_init(&owner->free_slots);
     list_init(&owner->warm_waits);
     list_init(&owner->drain_waits);
@@ -161,12 +174,22 @@ void executor_engine_failed(struct executor *executor, const struct error *error
 {
     if (error->code == ERROR_CANCELLED || executor->engine_closing)
         return;
-    if (executor->engine_up || executor->engine_error.code == ERROR_NONE)
+    if (executor->engine_up || executor->engine_error.code == ERROR_NONE) {
         log_error(executor->log, "the engine does not answer: %s", error->message);
+        executor_event(executor, &(struct event){.type = EVENT_ENGINE_DOWN, .text = error->message});
+    }
     executor->engine_up = false;
     executor->engine_error = *error;
     executor->engine_retry_us = clock_us() + ENGINE_RETRY_US;
     executor_kick(executor);
+}
+
+void executor_engine_answers(struct executor *executor)
+{
+    if (!executor->engine_up)
+        executor_event(executor, &(struct event){.type = EVENT_ENGINE_UP});
+    executor->engine_up = true;
+    executor->engine_error = (struct error)ERROR_INIT;
 }
 
 static void on_engine_event(void *user, const struct engine_event *event, const struct error *error)
@@ -200,8 +223,7 @@ static void on_engine_opened(void *user, const struct error *error)
         executor_engine_failed(executor, error);
         return;
     }
-    executor->engine_up = true;
-    executor->engine_error = (struct error)ERROR_INIT;
+    executor_engine_answers(executor);
     const struct engine_info *info = engine_info(executor->engine);
     log_info(executor->log, "engine %s %s, API %s, at %s", info->name, info->version, info->api_version, info->host);
     if (!info->local && executor->transport == TRANSPORT_UNDECIDED) {
@@ -338,6 +360,7 @@ int executor_open(struct executor **out, const struct executor_options *options,
     executor->log = options->log;
     executor->mode = options->mode;
     executor->opened_us = clock_us();
+    event_log_init(&executor->events, executor_random(executor));
     executor->transport = options->config->transport == TRANSPORT_SOCKET   ? TRANSPORT_USE_SOCKET
                           : options->config->transport == TRANSPORT_ATTACH ? TRANSPORT_USE_ATTACH
                                                                            : TRANSPORT_UNDECIDED;
@@ -503,6 +526,7 @@ void executor_close(struct executor *executor, bool drain, void (*closed)(void *
             struct pool *pool = &list_entry(node, struct agent_pool, link)->pool;
             pool->pinned = false;
             pool->target = 0; /* from now on containers are made for waiting tasks only */
+            list_entry(node, struct agent_pool, link)->target_told = 0;
         }
         log_info(executor->log, "stopping%s", drain ? " when running tasks have ended" : "");
     }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "telemetry/events.h"
 #include "wire/file.h"
 
 struct executor;
@@ -64,6 +65,9 @@ struct executor_status {
 };
 void executor_status(const struct executor *executor,
                      struct executor_status *status); /* pointers stay until the next call */
+
+/* What happens; for readers on the executor's thread. */
+struct event_log *executor_events(struct executor *executor);
 
 /* --- tasks ---------------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@
 #include "maintenance/janitor.h"
 #include "maintenance/scaler.h"
 #include "pool/pool.h"
+#include "telemetry/events.h"
 #include "telemetry/histogram.h"
 #include "transport/runner_conn.h"
 #include "transport/socket.h"
@@ -109,7 +110,8 @@ struct agent_pool {
     uv_timer_t queue_timer;  /* at the earliest queue deadline */
     uint64_t queue_armed_us; /* 0: not armed */
     struct error last_error;
-    bool warmup; /* of warmupAgentTypes */
+    bool warmup;          /* of warmupAgentTypes */
+    uint32_t target_told; /* in the last poolScaled */
     struct image *image;
     enum transport_choice transport;
     bool gvisor; /* its runtime is */
@@ -236,6 +238,8 @@ void worker_died(struct worker *worker, const struct container_status *status);
 /* After the task's result was delivered: acknowledges, resets, or retires. */
 void worker_release(struct worker *worker, uint32_t task_number);
 void worker_ping(struct worker *worker);
+/* Out of service until a check passes or its replacement is there. */
+void worker_unhealthy(struct worker *worker, const char *reason);
 void worker_timer(struct worker *worker, uint64_t milliseconds);
 /* Asks the engine whether it still runs. */
 void worker_check(struct worker *worker);
@@ -457,6 +461,7 @@ struct executor {
     void (*closed)(void *user);
     void *closed_user;
     /* telemetry */
+    struct event_log events;
     struct histogram execution, queue, dispatch, reset, create;
     uint64_t outcomes[TASK_REJECTED + 1];
     uint32_t random_left;
@@ -478,6 +483,12 @@ static inline struct agent_pool *agent_pool_of(struct pool *pool)
     return list_entry(pool, struct agent_pool, pool);
 }
 
+void executor_event(struct executor *executor, const struct event *event);
+/* Tells that the pool's target changed, if it did. */
+void agent_pool_scaled(struct agent_pool *owner, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A container could not be made; one could. */
+void agent_pool_create_failed(struct agent_pool *owner, const struct error *error);
+void agent_pool_create_succeeded(struct agent_pool *owner);
 /* Looks, soon, at what pools need: creations, surplus, waiting callers, the end of closing. */
 void executor_kick(struct executor *executor);
 void executor_random_bytes(struct executor *executor, void *out, size_t size);
@@ -498,6 +509,7 @@ void executor_warm_types(struct executor *executor);
 /* Finds the pool of a type or makes it. */
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
 void executor_engine_failed(struct executor *executor, const struct error *error);
+void executor_engine_answers(struct executor *executor);
 /* What the first container showed. Pools of another runtime than the default keep their own choice. */
 void executor_transport_chosen(struct agent_pool *owner, enum transport_choice choice, const char *why);
 struct worker *executor_worker_find(struct executor *executor, const char *id);

@@ -322,6 +322,11 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     else if (job->task.state == TASK_RUNNING)
         job_start(job);
     if (job->task.state == TASK_QUEUED) {
+        executor_event(executor,
+                       &(struct event){.type = EVENT_TASK_QUEUED,
+                                       .agent_type = owner->profile->agent_type,
+                                       .subject = job->id,
+                                       .a = lease != NULL ? lease->waiting_count : pool_waiting(&owner->pool)});
         agent_pool_watch_queue(owner, now);
         executor_kick(executor);
     } else if (handler->started != NULL) {
@@ -391,6 +396,10 @@ void job_start(struct job *job)
     job->number = ++executor->task_number == 0 ? ++executor->task_number : executor->task_number;
     job->output_window = worker->attached ? ATTACH_WINDOW : OUTPUT_WINDOW;
     histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
+    executor_event(executor, &(struct event){.type = EVENT_TASK_STARTED,
+                                             .agent_type = job->owner->profile->agent_type,
+                                             .subject = job->id,
+                                             .other = worker->name});
     if (!transfer_in_begin(job))
         job_run(job);
 }
@@ -664,6 +673,13 @@ static void finish(struct job *job, struct task_result *result)
 {
     struct executor *executor = job->owner->executor;
     executor->outcomes[result->outcome]++;
+    executor_event(executor, &(struct event){.type = EVENT_TASK_ENDED,
+                                             .agent_type = job->owner->profile->agent_type,
+                                             .subject = job->id,
+                                             .other = result->container_name[0] != '\0' ? result->container_name : NULL,
+                                             .text = task_outcome_name(result->outcome),
+                                             .a = result->exit_code,
+                                             .b = (int64_t)result->total_us});
     if (!job->abandoned)
         job->handler.ended(job->user, &job->task, result);
     job_free(job);
@@ -812,6 +828,10 @@ static void retry(struct job *job, const char *why)
         buffer_free(&job->captured[i]);
     }
     log_info(owner->executor->log, "task %s waits again: %s", job->id, why);
+    executor_event(owner->executor, &(struct event){.type = EVENT_TASK_RETRIED,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .subject = job->id,
+                                                    .text = why});
     pool_put_back(&owner->pool, &job->task, now);
     agent_pool_watch_queue(owner, now);
     executor_kick(owner->executor);

@@ -71,6 +71,11 @@ static void ended(struct lease *lease)
     log_info(lease->owner->executor->log, "lease %s of %s ended: %s", lease->id, lease->owner->profile->agent_type,
              lease->reason);
     reject_waiting(lease);
+    executor_event(lease->owner->executor, &(struct event){.type = EVENT_LEASE_ENDED,
+                                                           .agent_type = lease->owner->profile->agent_type,
+                                                           .subject = lease->id,
+                                                           .text = lease->reason,
+                                                           .a = (int64_t)lease->tasks});
     if (lease->handler.ended != NULL && !lease->abandoned)
         lease->handler.ended(lease->user, lease, lease->reason);
     free_lease(lease);
@@ -140,6 +145,10 @@ void lease_begin(struct lease *lease)
     renew(lease, now);
     histogram_add(&executor->queue, lease->holder.dispatched_us - lease->holder.submitted_us);
     lease->begun_due = true;
+    executor_event(executor, &(struct event){.type = EVENT_LEASE_TAKEN,
+                                             .agent_type = lease->owner->profile->agent_type,
+                                             .subject = lease->id,
+                                             .other = worker->name});
     soon(lease);
 }
 
@@ -303,6 +312,11 @@ static void look_at(struct lease *lease, uint64_t now_us)
     } else if (!lease->leak_told && profile->lease_warn_after_ms != 0 &&
                now_us - lease->begun_us >= profile->lease_warn_after_ms * 1000) {
         lease->leak_told = true;
+        executor_event(lease->owner->executor, &(struct event){.type = EVENT_LEASE_OVERDUE,
+                                                               .agent_type = profile->agent_type,
+                                                               .subject = lease->id,
+                                                               .other = worker_of(lease->holder.container)->name,
+                                                               .a = (int64_t)((now_us - lease->begun_us) / 1000)});
         log_warn(lease->owner->executor->log,
                  "lease %s of %s is held for %" PRIu64
                  " s already (leaseWarnAfter): forgotten? `warmpool release %s` ends it",

@@ -125,6 +125,9 @@ static void drain_answer(struct agent_pool *owner)
         return;
     if (stopped || again)
         error_set(&error, ERROR_UNAVAILABLE, stopped ? "warmpool is stopping" : "it was resumed before it was drained");
+    else
+        executor_event(owner->executor,
+                       &(struct event){.type = EVENT_POOL_DRAINED, .agent_type = owner->profile->agent_type});
     list_for_each_safe (node, &owner->drain_waits) {
         struct warm_wait *wait = list_entry(node, struct warm_wait, link);
         list_remove(&wait->link);
@@ -133,7 +136,7 @@ static void drain_answer(struct agent_pool *owner)
     }
 }
 
-static void create(struct agent_pool *owner, uint32_t count, uint64_t now_us)
+static void create(struct agent_pool *owner, uint32_t count)
 {
     struct image *image = owner->image;
     if (count == 0)
@@ -146,7 +149,7 @@ static void create(struct agent_pool *owner, uint32_t count, uint64_t now_us)
     case IMAGE_FAILED: /* since the last attempt; the next one comes after the pool's backoff */
         owner->last_error = image->error;
         error_prefix(&owner->last_error, "image %s", image->reference);
-        pool_create_failed(&owner->pool, now_us, executor_random(owner->executor));
+        agent_pool_create_failed(owner, &owner->last_error);
         image->state = IMAGE_UNKNOWN;
         break;
     case IMAGE_UNKNOWN:
@@ -163,12 +166,24 @@ static bool is_permanent(const struct error *error)
     return error->code == ERROR_NOT_FOUND || error->code == ERROR_DENIED || error->code == ERROR_INVALID;
 }
 
+static void replace_or_drop(struct worker *worker)
+{
+    bool replaced = worker->container.expiring;
+    if (replaced)
+        executor_event(worker->owner->executor, &(struct event){.type = EVENT_CONTAINER_REFRESHED,
+                                                                .agent_type = worker->owner->profile->agent_type,
+                                                                .subject = worker->name,
+                                                                .text = "another one is there in its place"});
+    worker_retire(worker, replaced ? "replaced" : "surplus");
+}
+
 static void plan_pool(struct agent_pool *owner, uint64_t now_us)
 {
     for (struct container *surplus = pool_surplus(&owner->pool); surplus != NULL; surplus = pool_surplus(&owner->pool))
-        worker_retire(worker_of(surplus), surplus->expiring ? "replaced" : "surplus");
+        replace_or_drop(worker_of(surplus));
     if (owner->executor->swept && owner->executor->engine_up)
-        create(owner, pool_creations(&owner->pool, now_us), now_us);
+        create(owner, pool_creations(&owner->pool, now_us));
+    agent_pool_scaled(owner, "tasks waited");
     bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
     /* What only somebody else can mend is told at once; else the engine may come round before their deadlines. */
     if (waiting && pool_live(&owner->pool) == 0 && owner->pool.failures >= FAILURES_UNTIL_REJECT &&
@@ -246,6 +261,7 @@ static void tick_pool(struct agent_pool *owner, uint64_t now_us)
     struct janitor_config janitor = {.max_age_us = profile->max_container_age_ms * 1000,
                                      .idle_timeout_us = profile->container_idle_timeout_ms * 1000};
     janitor_pass(&janitor, &owner->pool, now_us);
+    agent_pool_scaled(owner, "containers were idle for longer than containerIdleTimeout");
     check_health(owner, &owner->pool.containers[CONTAINER_IDLE], now_us);
     check_health(owner, &owner->pool.idle_unused, now_us);
     check_health(owner, &owner->pool.containers[CONTAINER_UNHEALTHY], now_us);
@@ -259,9 +275,8 @@ static void tick_pool(struct agent_pool *owner, uint64_t now_us)
     uint32_t target = scaler_threshold(&owner->scaler, &scaler, &owner->pool, now_us, &utilization);
     if (target == owner->pool.target)
         return;
-    log_info(owner->executor->log, "%s: scaled from %u to %u containers: utilisation was %.0f %%", profile->agent_type,
-             owner->pool.target, target, utilization);
     owner->pool.target = target;
+    agent_pool_scaled(owner, "utilisation was %.0f %%", utilization);
 }
 
 static void on_probed(void *user, const struct error *error)
@@ -271,8 +286,7 @@ static void on_probed(void *user, const struct error *error)
         executor_engine_failed(executor, error);
         return;
     }
-    executor->engine_up = true;
-    executor->engine_error = (struct error)ERROR_INIT;
+    executor_engine_answers(executor);
     log_info(executor->log, "the engine answers");
     if (!executor->swept && !executor->sweeping)
         sweep_begin(executor);

@@ -1,8 +1,50 @@
 /* What can be asked of a pool and told to it: the operator's verbs. */
+#include <stdarg.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "executor/internal.h"
+
+void agent_pool_scaled(struct agent_pool *owner, const char *format, ...)
+{
+    if (owner->pool.target == owner->target_told)
+        return;
+    char why[160];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    log_info(owner->executor->log, "%s: scaled from %u to %u containers: %s", owner->profile->agent_type,
+             owner->target_told, owner->pool.target, why);
+    executor_event(owner->executor, &(struct event){.type = EVENT_POOL_SCALED,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .text = why,
+                                                    .a = owner->target_told,
+                                                    .b = owner->pool.target});
+    owner->target_told = owner->pool.target;
+}
+
+void agent_pool_create_failed(struct agent_pool *owner, const struct error *error)
+{
+    bool open = pool_circuit_open(&owner->pool);
+    pool_create_failed(&owner->pool, clock_us(), executor_random(owner->executor));
+    if (open || !pool_circuit_open(&owner->pool))
+        return;
+    log_warn(owner->executor->log, "%s: %u containers in a row could not be made: from now on one is tried, seldom",
+             owner->profile->agent_type, owner->pool.failures);
+    executor_event(owner->executor, &(struct event){.type = EVENT_CIRCUIT_OPENED,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .text = error->message,
+                                                    .a = owner->pool.failures});
+}
+
+void agent_pool_create_succeeded(struct agent_pool *owner)
+{
+    if (pool_circuit_open(&owner->pool))
+        executor_event(owner->executor,
+                       &(struct event){.type = EVENT_CIRCUIT_CLOSED, .agent_type = owner->profile->agent_type});
+    pool_create_succeeded(&owner->pool);
+}
 
 void agent_pool_info(struct pool_info *info, const struct agent_pool *owner)
 {
@@ -66,11 +108,13 @@ int executor_scale(struct executor *executor, const char *agent_type, int size, 
         return -1;
     if (size == -1) {
         pool_unpin(&owner->pool);
+        agent_pool_scaled(owner, "its size was released");
     } else if (size < 1 || (uint32_t)size > owner->pool.limits.max) {
         return error_set(err, ERROR_INVALID, "the size of %s must be 1 to %u (maxPoolSize), not %d", agent_type,
                          owner->pool.limits.max, size);
     } else {
         pool_pin(&owner->pool, (uint32_t)size);
+        agent_pool_scaled(owner, "its size was pinned");
     }
     executor_kick(executor);
     return 0;
@@ -96,6 +140,7 @@ int executor_warm(struct executor *executor, const char *agent_type, uint32_t si
     wait->user = user;
     list_push_back(&owner->warm_waits, &wait->link);
     pool_warm(&owner->pool, size);
+    agent_pool_scaled(owner, "%u warm containers were asked for", size);
     executor_kick(executor);
     return 0;
 }
@@ -113,8 +158,10 @@ int executor_pause(struct executor *executor, const char *agent_type, struct err
     struct agent_pool *owner = pool_to_change(executor, agent_type, err);
     if (owner == NULL)
         return -1;
-    if (!owner->pool.paused)
+    if (!owner->pool.paused) {
         log_info(executor->log, "%s: paused: tasks wait", agent_type);
+        executor_event(executor, &(struct event){.type = EVENT_POOL_PAUSED, .agent_type = agent_type});
+    }
     owner->pool.paused = true;
     return 0;
 }
@@ -124,8 +171,10 @@ int executor_resume(struct executor *executor, const char *agent_type, struct er
     struct agent_pool *owner = pool_to_change(executor, agent_type, err);
     if (owner == NULL)
         return -1;
-    if (owner->pool.paused || owner->pool.draining)
+    if (owner->pool.paused || owner->pool.draining) {
         log_info(executor->log, "%s: resumed", agent_type);
+        executor_event(executor, &(struct event){.type = EVENT_POOL_RESUMED, .agent_type = agent_type});
+    }
     owner->pool.paused = owner->pool.draining = false;
     agent_pool_dispatch(owner);
     executor_kick(executor);
@@ -141,8 +190,10 @@ int executor_drain(struct executor *executor, const char *agent_type,
         return -1;
     if (wait == NULL)
         return error_set(err, ERROR_NOMEM, "out of memory");
-    if (!owner->pool.draining)
+    if (!owner->pool.draining) {
         log_info(executor->log, "%s: draining: it takes no new tasks", agent_type);
+        executor_event(executor, &(struct event){.type = EVENT_POOL_DRAINING, .agent_type = agent_type});
+    }
     wait->done = done;
     wait->user = user;
     list_push_back(&owner->drain_waits, &wait->link);

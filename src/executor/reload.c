@@ -88,6 +88,7 @@ static void take(struct executor *executor, struct step *step, uint32_t *rolled)
     struct pool_limits limits;
     agent_pool_limits(executor, new, &limits);
     pool_set_limits(&owner->pool, &limits);
+    agent_pool_scaled(owner, "the configuration was read again");
     if (old->max_container_age_ms != new->max_container_age_ms)
         age_anew(owner);
     owner->image = step->image;
@@ -111,6 +112,15 @@ static void warm_types(struct executor *executor)
         executor_warm_types(executor);
 }
 
+static void count_change(void *user, const char *agent_type, const char *key, const char *from, const char *to)
+{
+    (void)agent_type;
+    (void)key;
+    (void)from;
+    (void)to;
+    ++*(int64_t *)user;
+}
+
 int executor_reload(struct executor *executor, const struct config *config, uint32_t *rolled, struct error *err)
 {
     struct plan plan = {0};
@@ -122,6 +132,8 @@ int executor_reload(struct executor *executor, const struct config *config, uint
         plan_free(&plan);
         return -1;
     }
+    int64_t changed = 0;
+    config_changes(executor->config, config, count_change, &changed);
     executor->config = config;
     executor->set.max_containers = config->max_total_containers;
     executor->set.max_creating = config->max_concurrent_creates;
@@ -129,6 +141,7 @@ int executor_reload(struct executor *executor, const struct config *config, uint
         take(executor, &plan.steps[i], rolled);
     plan_free(&plan);
     warm_types(executor);
+    executor_event(executor, &(struct event){.type = EVENT_CONFIG_RELOADED, .a = changed, .b = *rolled});
     executor_kick(executor);
     return 0;
 }

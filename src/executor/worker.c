@@ -66,7 +66,7 @@ static void creation_failed(struct worker *worker, const struct error *error)
     if (worker->attached && strstr(error->message, ".warmpool") != NULL) /* somebody removed or emptied it */
         executor->volume.state = executor->volume.state == VOLUME_READY ? VOLUME_ABSENT : executor->volume.state;
     owner->last_error = *error;
-    pool_create_failed(&owner->pool, clock_us(), executor_random(executor));
+    agent_pool_create_failed(owner, error);
     log_warn(executor->log, "%s: a container could not be made: %s", owner->profile->agent_type, error->message);
     if (error->code == ERROR_UNAVAILABLE && !worker->stream_ended)
         executor_engine_failed(executor, error);
@@ -212,8 +212,12 @@ static void worker_ready(struct worker *worker)
     worker->container.expires_us =
         janitor_expiry(&(struct janitor_config){.max_age_us = owner->profile->max_container_age_ms * 1000}, now,
                        executor_random(owner->executor));
-    pool_create_succeeded(&owner->pool);
+    agent_pool_create_succeeded(owner);
     owner->pool.counters.created++;
+    executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_CREATED,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .subject = worker->name,
+                                                    .a = (int64_t)((now - worker->container.created_us) / 1000)});
     owner->last_error = (struct error)ERROR_INIT;
     histogram_add(&owner->executor->create, now - worker->container.created_us);
     log_debug(owner->executor->log, "%s: ready after %" PRIu64 " ms", worker->name,
@@ -403,6 +407,19 @@ static void on_receipt(void *user, const struct receipt *receipt)
         executor_kick(owner->executor);
 }
 
+void worker_unhealthy(struct worker *worker, const char *reason)
+{
+    struct agent_pool *owner = worker->owner;
+    log_warn(owner->executor->log, "%s: unhealthy: %s", worker->name, reason);
+    container_enter(&worker->container, CONTAINER_UNHEALTHY, clock_us());
+    container_expire(&worker->container);
+    executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_UNHEALTHY,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .subject = worker->name,
+                                                    .text = reason});
+    executor_kick(owner->executor);
+}
+
 static void on_pong(void *user, const struct message_pong *pong)
 {
     struct worker *worker = user;
@@ -423,10 +440,7 @@ static void on_pong(void *user, const struct message_pong *pong)
                                    .pids_limit = pong->pids_limit};
     const char *verdict = health_verdict(&report);
     if (verdict != NULL && state == CONTAINER_IDLE) {
-        log_warn(owner->executor->log, "%s: unhealthy: %s", worker->name, verdict);
-        container_enter(&worker->container, CONTAINER_UNHEALTHY, worker->answered_us);
-        container_expire(&worker->container);
-        executor_kick(owner->executor);
+        worker_unhealthy(worker, verdict);
     } else if (verdict == NULL && state == CONTAINER_UNHEALTHY) {
         log_info(owner->executor->log, "%s: healthy again", worker->name);
         container_enter(&worker->container, CONTAINER_IDLE, worker->answered_us);
@@ -559,8 +573,7 @@ static void detached(struct worker *worker, const struct error *error)
         container_enter(&worker->container, CONTAINER_CONNECTING, now);
     if (worker->container.state == CONTAINER_CONNECTING && executor->engine_up &&
         now - worker->detached_us > DETACHED_SERVING_US) {
-        container_enter(&worker->container, CONTAINER_UNHEALTHY, now);
-        container_expire(&worker->container);
+        worker_unhealthy(worker, "its attach stream is broken");
     }
     if (now - worker->detached_us > DETACHED_MAX_US)
         worker_retire(worker, "its attach stream did not come back: %s", error->message);
@@ -644,7 +657,7 @@ void worker_new(struct agent_pool *owner)
         if (error.code == ERROR_NONE)
             error_set(&error, ERROR_NOMEM, "out of memory");
         owner->last_error = error;
-        pool_create_failed(&owner->pool, now, executor_random(executor));
+        agent_pool_create_failed(owner, &error);
         return;
     }
     worker->owner = owner;
@@ -710,7 +723,12 @@ void worker_release(struct worker *worker, uint32_t task_number)
     }
     if (!pool_may_reuse(&owner->pool, &worker->container)) {
         runner_conn_flush(worker->conn);
-        worker_retire(worker, "it has served its tasks");
+        if (worker->container.expiring)
+            executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_REFRESHED,
+                                                            .agent_type = owner->profile->agent_type,
+                                                            .subject = worker->name,
+                                                            .text = "another one is there in its place"});
+        worker_retire(worker, worker->container.expiring ? "replaced" : "it has served its tasks");
         executor_kick(owner->executor);
         return;
     }
@@ -807,10 +825,7 @@ static void on_timer(uv_timer_t *timer)
         executor_kick(owner->executor);
         break;
     case CONTAINER_IDLE:
-        log_warn(owner->executor->log, "%s: unhealthy: no answer within %u s", worker->name, PING_TIMEOUT_MS / 1000);
-        container_enter(&worker->container, CONTAINER_UNHEALTHY, clock_us());
-        container_expire(&worker->container);
-        executor_kick(owner->executor);
+        worker_unhealthy(worker, "it does not answer");
         break;
     case CONTAINER_STUCK:
         worker_remove(worker);
@@ -866,6 +881,12 @@ static void worker_gone(struct worker *worker)
     struct agent_pool *owner = worker->owner;
     container_enter(&worker->container, CONTAINER_GONE, clock_us());
     owner->pool.counters.removed++;
+    if (worker->asked)
+        executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_REMOVED,
+                                                        .agent_type = owner->profile->agent_type,
+                                                        .subject = worker->name,
+                                                        .text = worker->retire_reason,
+                                                        .a = worker->container.exec_count});
     if (worker->dir_fd >= 0)
         close(worker->dir_fd);
     state_dir_container_remove(&owner->executor->state, worker->name);

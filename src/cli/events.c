@@ -1,0 +1,196 @@
+/* `warmpool events`: what happens, as it happens. After a broken connection it goes on where it was. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+#define HEAD_MAX     16384U
+#define RETRIES      20 /* a tenth of a second each */
+#define LINE_MAX_OUT 1048576U
+
+struct follow {
+    const struct cli *cli;
+    const char *types, *agent_type;
+    char since[64]; /* id of the last event; "" */
+    bool json;
+    long left; /* events still to be shown; -1: any number */
+    bool stopping;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* --- one event ------------------------------------------------------------------------------------------------ */
+
+static void print_members(const json_t *event)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)(uintptr_t)event, key, value) {
+        if (strcmp(key, "type") == 0 || strcmp(key, "time") == 0 || strcmp(key, "id") == 0 ||
+            strcmp(key, "agentType") == 0)
+            continue;
+        if (json_is_string(value))
+            printf("  %s=%s", key, json_string_value(value));
+        else if (json_is_integer(value))
+            printf("  %s=%lld", key, (long long)json_integer_value(value));
+    }
+}
+
+static void show(struct follow *follow, const char *data)
+{
+    json_t *event = json_loads(data, 0, NULL);
+    const char *type = json_text(event, "type"), *id = json_string_value(json_object_get(event, "id"));
+    if (id != NULL)
+        snprintf(follow->since, sizeof follow->since, "%s", id);
+    if (strcmp(type, "stopping") == 0)
+        follow->stopping = true;
+    if (follow->json) {
+        puts(data);
+    } else if (strcmp(type, "gap") == 0) {
+        fprintf(stderr, "warmpool events: some are missing: %s\n", json_text(event, "text"));
+    } else if (id != NULL) {
+        printf("%.23s  %-18s %-12s", json_text(event, "time"), type, json_text(event, "agentType"));
+        print_members(event);
+        puts("");
+    }
+    fflush(stdout);
+    if (id != NULL && follow->left > 0)
+        follow->left--;
+    json_decref(event);
+}
+
+/* Lines of the stream: only those of data say something new. */
+static void handle_line(struct follow *follow, const char *line)
+{
+    if (strncmp(line, "data: ", 6) == 0)
+        show(follow, line + 6);
+}
+
+/* --- the stream ------------------------------------------------------------------------------------------------ */
+
+static int ask_for(const struct follow *follow, int fd)
+{
+    struct buffer out = {0};
+    /* 1.0: the answer then comes without chunks. */
+    buffer_printf(&out, "GET /v1/events?type=%s", follow->types != NULL ? follow->types : "");
+    if (follow->agent_type != NULL)
+        buffer_printf(&out, "&agentType=%s", follow->agent_type);
+    buffer_append_string(&out, " HTTP/1.0\r\nHost: warmpool\r\n");
+    if (follow->since[0] != '\0')
+        buffer_printf(&out, "Last-Event-ID: %s\r\n", follow->since);
+    buffer_append_string(&out, "\r\n");
+    int result = out.failed ? -1 : write_all(fd, buffer_data(&out), buffer_length(&out));
+    buffer_free(&out);
+    return result;
+}
+
+/* More bytes; 0 at the end or when interrupted. */
+static ssize_t more(int fd, struct buffer *in)
+{
+    uint8_t *room = buffer_reserve(in, 65536);
+    ssize_t got = room == NULL ? -1 : read(fd, room, 65536);
+    if (got > 0)
+        buffer_commit(in, (size_t)got);
+    return got < 0 ? 0 : got;
+}
+
+/* The status of the answer, whose head is taken away; -1 when there is none. */
+static int read_head(int fd, struct buffer *in)
+{
+    for (;;) {
+        const char *text = buffer_text(in), *end = text == NULL ? NULL : strstr(text, "\r\n\r\n");
+        if (end != NULL) {
+            int status = strncmp(text, "HTTP/1.", 7) == 0 ? atoi(text + 9) : -1;
+            buffer_consume(in, (size_t)(end - text) + 4);
+            return status;
+        }
+        if (buffer_length(in) > HEAD_MAX || more(fd, in) == 0)
+            return -1;
+    }
+}
+
+static void handle_lines(struct follow *follow, struct buffer *in)
+{
+    for (;;) {
+        char *text = (char *)(uintptr_t)buffer_text(in), *end = text == NULL ? NULL : strchr(text, '\n');
+        if (end == NULL || follow->left == 0)
+            return;
+        *end = '\0';
+        handle_line(follow, text);
+        buffer_consume(in, (size_t)(end - text) + 1);
+    }
+}
+
+/* 1: it ended; 0 or an exit code otherwise. */
+static int follow_once(struct follow *follow, bool first)
+{
+    struct buffer in = {0};
+    int fd = client_connect(follow->cli, first), code = 1;
+    if (fd < 0)
+        return first ? EXIT_FAILED : 1;
+    int status = ask_for(follow, fd) < 0 ? -1 : read_head(fd, &in);
+    if (status >= 400) {
+        while (more(fd, &in) > 0)
+            ;
+        struct reply reply = {.status = status, .body = in};
+        code = client_refused(&reply);
+    }
+    while (status == 200 && code == 1) {
+        handle_lines(follow, &in);
+        if (follow->left == 0 || interrupted)
+            code = 0;
+        else if (buffer_length(&in) > LINE_MAX_OUT || more(fd, &in) == 0)
+            break;
+    }
+    buffer_free(&in);
+    close(fd);
+    return interrupted ? 0 : code;
+}
+
+int verb_events(struct cli *cli)
+{
+    struct follow follow = {.cli = cli, .left = -1};
+    const char *since = NULL, *count = NULL;
+    const struct option_spec specs[] = {{.name = "--type", .text = &follow.types},
+                                        {.name = "--agent-type", .text = &follow.agent_type},
+                                        {.name = "--since", .text = &since},
+                                        {.name = "-n", .text = &count}};
+    struct sigaction action = {.sa_handler = on_interrupt}; /* without SA_RESTART: read() ends */
+    int code;
+    if (ask_begin(cli, specs, sizeof specs / sizeof specs[0], 0, "takes no arguments", &follow.json, &code) != 0)
+        return code;
+    const char *texts[] = {follow.types, follow.agent_type, since};
+    for (size_t i = 0; i < 3; i++)
+        if (texts[i] != NULL &&
+            strspn(texts[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,-") != strlen(texts[i]))
+            return misused(cli, "\"%s\" is neither an event's type nor an agent type nor an id", texts[i]);
+    if (count != NULL && (count[0] == '\0' || strspn(count, "0123456789") != strlen(count) || strlen(count) > 9))
+        return misused(cli, "-n %s: must be a number", count);
+    if (count != NULL)
+        follow.left = atol(count);
+    snprintf(follow.since, sizeof follow.since, "%s", since != NULL ? since : "");
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    code = follow_once(&follow, true);
+    for (int tries = 0; code == 1 && !follow.stopping && tries < RETRIES; tries++) {
+        char before[sizeof follow.since];
+        memcpy(before, follow.since, sizeof before);
+        usleep(100000);
+        code = interrupted ? 0 : follow_once(&follow, false);
+        if (strcmp(before, follow.since) != 0)
+            tries = 0; /* it went on for a while */
+    }
+    return code == 1 ? failed("the daemon at %s has gone", cli->socket) : code;
+}

@@ -497,9 +497,11 @@ static bool converse(struct worker *worker, const struct carrier_ops *ops, void 
     struct job *job = job_on(worker);
     worker->conn = runner_conn_free(worker->conn);
     struct message_sync sync = {.task = 0};
-    executor_random_bytes(worker->owner->executor, sync.marker, sizeof sync.marker);
     if (job != NULL)
         job_sync(job, &sync);
+    else if (worker->last_task != 0) /* its end is known: no output is wanted again */
+        sync = (struct message_sync){.task = worker->last_task, .received = {UINT64_MAX, UINT64_MAX}};
+    executor_random_bytes(worker->owner->executor, sync.marker, sizeof sync.marker);
     worker->conn =
         runner_conn_new(ops, carrier, &sync, worker->attached ? worker->token : NULL, &runner_handler, worker);
     if (worker->conn == NULL) {

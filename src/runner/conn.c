@@ -226,6 +226,18 @@ static bool handle_frame(struct runner *runner, const struct frame *frame)
     }
 }
 
+/* What follows a frame on the attach stream. False: the frame was cut short. */
+static bool tail_sound(const struct runner *runner, const uint8_t *tail)
+{
+    return link_tail(runner) == 0 || tail[FRAME_TAIL_MARKER] == 0;
+}
+
+/* Of this conversation, as SYNC always is: it comes right behind the token. */
+static bool tail_present(const struct runner *runner, const uint8_t *tail)
+{
+    return link_tail(runner) == 0 || !runner->synced || memcmp(tail, runner->marker, FRAME_TAIL_MARKER) == 0;
+}
+
 ptrdiff_t conn_handle(struct runner *runner, size_t size)
 {
     size_t used = 0;
@@ -236,9 +248,8 @@ ptrdiff_t conn_handle(struct runner *runner, size_t size)
             return -1;
         if (taken == 0 || used + (size_t)taken + link_tail(runner) > size)
             break;
-        if (link_tail(runner) != 0 && runner->input[used + (size_t)taken] != 0)
-            return -1; /* cut short */
-        if (!handle_frame(runner, &frame))
+        const uint8_t *tail = runner->input + used + (size_t)taken;
+        if (!tail_sound(runner, tail) || (tail_present(runner, tail) && !handle_frame(runner, &frame)))
             return -1;
         used += (size_t)taken + link_tail(runner);
     }

@@ -75,7 +75,7 @@ static bool attached(const struct runner *runner)
 
 size_t link_tail(const struct runner *runner)
 {
-    return attached(runner) ? 1 : 0;
+    return attached(runner) ? FRAME_TAIL_BYTES : 0;
 }
 
 /* --- the input buffer ----------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ struct runner_conn {
     uint64_t sent;
     uint8_t marker[SYNC_MARKER_BYTES];
     bool skip; /* what comes before HELLO is of an earlier conversation */
-    bool tail; /* a byte 0 follows each frame */
+    bool tail; /* what tells the conversation follows each frame */
     bool hello_seen;
     bool lost;
 };
@@ -25,8 +25,10 @@ struct runner_conn {
 /* Of each frame on the attach stream. */
 static void put_tail(struct runner_conn *conn)
 {
+    uint8_t tail[FRAME_TAIL_BYTES] = {0};
+    memcpy(tail, conn->marker, FRAME_TAIL_MARKER);
     if (conn->tail)
-        buffer_append(&conn->out, "", 1);
+        buffer_append(&conn->out, tail, sizeof tail);
 }
 
 static void put_frame(struct runner_conn *conn, uint8_t type, uint8_t flags, uint32_t task, const void *payload,

@@ -15,7 +15,9 @@
  * Over the engine's attach stream neither end learns that the other has lost the stream, and half a frame may be left
  * in it. So there each SYNC follows the container's token, 16 bytes that only daemon and runner know: wherever the
  * runner meets them, whatever came before is forgotten. The daemon in turn skips everything up to the HELLO with its
- * marker.
+ * marker. Nor does the end of one stream come before the beginning of the next: the engine may still be passing on what
+ * it got over the lost one. So each frame to the runner is followed there by FRAME_TAIL_BYTES: the beginning of the
+ * conversation's marker, and a byte 0. A frame of another conversation is passed over.
  *
  * Nothing of a task gets lost with a connection: SYNC says how much of its output has arrived, HELLO how much of its
  * stdin, and both ends send again from there.
@@ -27,9 +29,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_VERSION       2U
+#define WIRE_VERSION       3U
 #define FRAME_MAGIC        0x5057U
 #define FRAME_HEADER_BYTES 16U
+#define FRAME_TAIL_MARKER  4U
+#define FRAME_TAIL_BYTES   (FRAME_TAIL_MARKER + 1U)
 #define FRAME_DATA_MAX     (64U * 1024U)         /* payload of STDIN, STDOUT, STDERR */
 #define FRAME_RUN_MAX      (4U * 1024U * 1024U)  /* payload of RUN: argv and environment */
 #define FRAME_RESULT_MAX   (96U * 1024U * 1024U) /* payload of RESULT, daemon to API client only */

@@ -179,13 +179,23 @@ static void say(struct peer *peer, const void *data, size_t size)
     }
 }
 
+/* Returns its size: of what follows a frame of the present conversation. */
+static size_t put_tail(const struct peer *peer, uint8_t *out)
+{
+    if (peer->listener >= 0)
+        return 0;
+    memset(out, peer->marker, FRAME_TAIL_MARKER);
+    out[FRAME_TAIL_MARKER] = 0;
+    return FRAME_TAIL_BYTES;
+}
+
 static void say_frame(struct peer *peer, uint8_t type, uint8_t flags, uint32_t task, const void *payload, size_t size)
 {
-    uint8_t header[FRAME_HEADER_BYTES];
+    uint8_t header[FRAME_HEADER_BYTES], tail[FRAME_TAIL_BYTES];
     frame_encode_header(header, type, flags, task, (uint32_t)size);
     say(peer, header, sizeof header);
     say(peer, payload, size);
-    say(peer, "", peer->listener < 0);
+    say(peer, tail, put_tail(peer, tail));
 }
 
 /* More bytes into the buffer; false when none come within `ms`, or the other end closed. */
@@ -241,8 +251,7 @@ static size_t encode_sync(struct peer *peer, const struct message_sync *resume, 
     memset(sync.marker, ++peer->marker, sizeof sync.marker);
     frame_encode_header(out, FRAME_SYNC, 0, 0, MESSAGE_SYNC_BYTES);
     message_sync_encode(&sync, out + FRAME_HEADER_BYTES);
-    out[FRAME_HEADER_BYTES + MESSAGE_SYNC_BYTES] = 0;
-    return FRAME_HEADER_BYTES + MESSAGE_SYNC_BYTES + (peer->listener < 0);
+    return FRAME_HEADER_BYTES + MESSAGE_SYNC_BYTES + put_tail(peer, out + FRAME_HEADER_BYTES + MESSAGE_SYNC_BYTES);
 }
 
 /* Skips to the HELLO with our marker, as a daemon has to. */
@@ -302,11 +311,11 @@ static size_t encode_run(const struct peer *peer, const struct asked *asked, con
                               .columns = asked->columns,
                               .workdir = ""};
     size_t size = message_run_size(&run, argv, env);
-    *out = calloc(1, FRAME_HEADER_BYTES + size + 1);
+    *out = calloc(1, FRAME_HEADER_BYTES + size + FRAME_TAIL_BYTES);
     assert_non_null(*out);
     frame_encode_header(*out, FRAME_RUN, 0, asked->task, (uint32_t)size);
     message_run_encode(&run, argv, env, *out + FRAME_HEADER_BYTES, size);
-    return FRAME_HEADER_BYTES + size + (peer->listener < 0);
+    return FRAME_HEADER_BYTES + size + put_tail(peer, *out + FRAME_HEADER_BYTES + size);
 }
 
 static void run_shell(struct peer *peer, const struct asked *asked, const char *script)
@@ -507,6 +516,11 @@ static void test_unacknowledged_end_comes_again(bool attach)
     begin(peer, NULL);
     gather(peer, outcome);
     expect_lines(outcome, 1000);
+    /* One that has its end already gets nothing but that. */
+    outcome->size = 0;
+    begin(peer, &(struct message_sync){.task = 9, .received = {UINT64_MAX, UINT64_MAX}});
+    gather(peer, outcome);
+    assert_int_equal(outcome->size, 0);
     free(outcome);
     finish(peer, 9);
     peer_stop(peer);
@@ -654,6 +668,7 @@ static void test_half_a_run_is_none(bool attach)
         assert_int_equal(peer->hello.flags, 0);
     }
     struct outcome *outcome = outcome_new();
+    put_tail(peer, frame + size - (attach ? FRAME_TAIL_BYTES : 0)); /* of this conversation now */
     say(peer, frame, size);
     gather(peer, outcome);
     assert_int_equal(outcome->exit.exit_code, 1);
@@ -748,11 +763,12 @@ static void test_every_cut_of_a_frame(void **state)
     (void)state;
     struct peer *peer = peer_start(true, "60000");
     const struct message_sync resume = {.task = 3, .granted = {65536, 65536}};
-    uint8_t input[FRAME_HEADER_BYTES + 40 + 1] = {0}, all[512];
+    uint8_t input[FRAME_HEADER_BYTES + 40 + FRAME_TAIL_BYTES] = {0}, all[512];
     frame_encode_header(input, FRAME_STDIN, 0, 3, 40);
     begin(peer, NULL);
     run_shell(peer, &(struct asked){.task = 3, .flags = RUN_FLAG_STDIN, .credit = 65536}, "cat");
     for (size_t cut = 0; cut < sizeof input; cut++) {
+        put_tail(peer, input + FRAME_HEADER_BYTES + 40);
         for (size_t pause = 0; pause <= SYNC_TOKEN_BYTES; pause += 5) {
             memcpy(all, input, cut);
             memcpy(all + cut, token, sizeof token);
@@ -771,6 +787,32 @@ static void test_every_cut_of_a_frame(void **state)
     gather(peer, outcome);
     assert_string_equal((char *)outcome->out, "all");
     finish(peer, 3);
+    free(outcome);
+    peer_stop(peer);
+}
+
+/* What the engine still passes on of a lost stream, behind the beginning of the next one. */
+static void test_frames_of_a_lost_stream_are_passed_over(void **state)
+{
+    (void)state;
+    struct peer *peer = peer_start(true, "60000");
+    struct outcome *outcome = outcome_new();
+    uint8_t grace[4] = {0};
+    begin(peer, NULL);
+    run_shell(peer, &(struct asked){.task = 6, .flags = RUN_FLAG_STDIN, .credit = 65536}, "cat");
+    say_frame(peer, FRAME_STDIN, 0, 6, "one ", 4);
+    usleep(100000);
+    begin(peer, &(struct message_sync){.task = 6, .granted = {65536, 65536}});
+    peer->marker--;
+    say_frame(peer, FRAME_STDIN, 0, 6, "two ", 4);
+    say_frame(peer, FRAME_CANCEL, 0, 6, grace, sizeof grace);
+    say_frame(peer, FRAME_RESET, 0, 0, NULL, 0); /* would be a breach of the protocol */
+    peer->marker++;
+    say_frame(peer, FRAME_STDIN, FRAME_FLAG_EOF, 6, "three", 5);
+    gather(peer, outcome);
+    assert_string_equal((char *)outcome->out, "one three");
+    assert_int_equal(outcome->exit.outcome, EXIT_EXITED);
+    finish(peer, 6);
     free(outcome);
     peer_stop(peer);
 }
@@ -827,6 +869,7 @@ int main(int argc, char *argv[])
         cmocka_unit_test(test_nothing_is_heard_before_the_token),
         cmocka_unit_test(test_a_token_in_pieces),
         cmocka_unit_test(test_every_cut_of_a_frame),
+        cmocka_unit_test(test_frames_of_a_lost_stream_are_passed_over),
         cmocka_unit_test(test_broken_protocol_is_told_and_mended),
         cmocka_unit_test(test_the_runner_ends_when_nobody_speaks),
     };

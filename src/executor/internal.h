@@ -185,6 +185,7 @@ struct worker {
     bool stream_ended;    /* before the runner had said anything */
     uint64_t detached_us; /* since when the stream is broken; 0: it is not */
     uint64_t spoken_us;   /* when it was last told that we live */
+    uint64_t probed_us;   /* when it was last asked in the middle of a task; 0: not since it was heard of anew */
     struct runner_conn *conn;
     int dir_fd;
     char name[80];
@@ -238,6 +239,8 @@ void worker_died(struct worker *worker, const struct container_status *status);
 /* After the task's result was delivered: acknowledges, resets, or retires. */
 void worker_release(struct worker *worker, uint32_t task_number);
 void worker_ping(struct worker *worker);
+/* Of one on the attach stream that runs a task: a stream that is dead in one direction is noticed, and opened anew. */
+void worker_probe(struct worker *worker, uint64_t now_us);
 /* Out of service until a check passes or its replacement is there. */
 void worker_unhealthy(struct worker *worker, const char *reason);
 void worker_timer(struct worker *worker, uint64_t milliseconds);
@@ -280,7 +283,7 @@ struct job {
     struct job_files files;
     struct task_handler handler;
     void *user;
-    bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof;
+    bool abandoned, started_due, cancelled, has_stdin, stdin_stream, stdin_eof, stdin_unread;
     bool capture, stream;
     bool terminal;
     bool in_lease;                    /* its container is a lease's: background processes are kept */
@@ -290,6 +293,7 @@ struct job {
     struct lease *lease;              /* while it waits there */
     const struct runner_conn *run_on; /* RUN was put on this connection, */
     uint64_t run_at;                  /* behind so many bytes; NULL: it was not */
+    uint64_t run_us;                  /* when */
     uint16_t rows, columns;
     uint32_t number; /* on the wire */
     uint32_t stdin_credit;
@@ -321,6 +325,8 @@ void job_dispatched(struct job *job);
 /* Its runner is there again after the connection broke, and says in `hello` what it knows of the task: what was lost on
  * the way goes out again. `untouched`: the runner never got RUN. -1 when what it says cannot be. */
 int job_resume(struct job *job, const struct message_hello *hello, bool untouched);
+/* Its deadline and all that may follow passed, and no EXIT came. */
+bool job_overdue(const struct job *job, uint64_t now_us);
 /* What SYNC tells the runner of it. */
 void job_sync(struct job *job, struct message_sync *sync);
 /* RUN: when the files are there. */

@@ -13,6 +13,7 @@
 
 #define ID_MAX           64U
 #define STDIN_INLINE_MAX (16U * 1024U * 1024U)
+#define OVERDUE_US       15000000U                     /* a runner keeps deadlines itself; then it is thought to hang */
 #define STRINGS_MAX      (FRAME_RUN_MAX - 64U * 1024U) /* of argv, env and workdir together, with what the wire adds */
 
 static struct worker *worker_on(const struct job *job)
@@ -383,6 +384,7 @@ static void send_run(struct job *job, struct runner_conn *conn)
                               .workdir = job->workdir};
     job->run_on = conn;
     job->run_at = runner_conn_sent(conn) + runner_conn_unsent(conn);
+    job->run_us = clock_us();
     runner_conn_run(conn, job->number, &run, job->argv, job->env);
     job->granted[0] = job->granted[1] = job->output_window;
 }
@@ -421,6 +423,12 @@ void job_run(struct job *job)
     runner_conn_flush(conn);
 }
 
+bool job_overdue(const struct job *job, uint64_t now_us)
+{
+    uint64_t allowed_us = ((uint64_t)job->timeout_ms + job->kill_timeout_ms) * 1000 + OVERDUE_US;
+    return job->phase == JOB_RUNNING && !job->files_only && job->timeout_ms != 0 && now_us - job->run_us > allowed_us;
+}
+
 /* --- after a broken connection -------------------------------------------------------------------------- */
 
 void job_sync(struct job *job, struct message_sync *sync)
@@ -455,17 +463,19 @@ int job_resume(struct job *job, const struct message_hello *hello, bool untouche
               "; output received %" PRIu64 ", resumed at %" PRIu64 "%s",
               job->id, job->stdin_sent, hello->stdin_received, hello->stdin_consumed, job->stdin_consumed,
               job->received[0], hello->resumed[0], untouched ? "; it had not begun" : "");
+    bool unread = hello->stdin_consumed == UINT64_MAX;
+    if (untouched && (job->stdin_unread || job->stdin_consumed + job->received[0] + job->received[1] > 0))
+        return -1; /* it has said otherwise */
     if (untouched) {
         send_run(job, conn);
         resend_stdin(job, conn, 0);
         return 0;
     }
-    bool unread = hello->stdin_consumed == UINT64_MAX;
-    if (hello->stdin_received > job->stdin_sent ||
+    if (hello->stdin_received > job->stdin_sent || (job->stdin_unread && !unread) ||
         (!unread && (hello->stdin_consumed > hello->stdin_received || hello->stdin_consumed < job->stdin_consumed)))
         return -1;
     for (int i = 0; i < 2; i++) {
-        if (hello->resumed[i] < job->received[i])
+        if (hello->resumed[i] < job->received[i] || hello->resumed[i] > job->granted[i])
             return -1;
         if (hello->resumed[i] > job->received[i])
             job->truncated[i] = true;
@@ -556,6 +566,7 @@ void job_output(struct job *job, int stream, const uint8_t *data, size_t size)
 void job_stdin_credit(struct job *job, uint32_t bytes)
 {
     if (bytes == UINT32_MAX) { /* nobody reads any more */
+        job->stdin_unread = true;
         job->stdin_size = 0;
         job->stdin_eof = true;
         job->stdin_credit = 0;
@@ -814,6 +825,7 @@ static void retry(struct job *job, const char *why)
     job->retries_left--;
     job->phase = JOB_BEGINNING;
     job->run_on = NULL;
+    job->stdin_unread = false;
     if (job->stdin_stream && job->stdin_sent > 0) /* untouched() has seen to that nothing was */
         job->stdin_sent = 0;
     if (job->stdin_given != NULL) {

@@ -237,8 +237,8 @@ static void check_health(struct agent_pool *owner, struct list *head, uint64_t n
     }
 }
 
-/* A runner on the attach stream cannot see that its daemon has gone: it has to hear from it. And a client that brings
- * or takes no files must not keep a container for ever. */
+/* A runner on the attach stream cannot see that its daemon has gone: it has to hear from it. And neither a client that
+ * brings or takes no files nor a runner that hangs must keep a container for ever. */
 static void keep_alive(struct worker *worker, void *user)
 {
     const uint64_t *now_us = user;
@@ -247,6 +247,12 @@ static void keep_alive(struct worker *worker, void *user)
         transfer_give_up(job, "nothing moved for a minute");
         return;
     }
+    if (job != NULL && worker->detached_us == 0 && job_overdue(job, *now_us)) {
+        worker_retire(worker, "its runner did not end a task at its deadline");
+        return;
+    }
+    if (job != NULL && job->phase == JOB_RUNNING && worker->attached && runner_conn_ready(worker->conn))
+        worker_probe(worker, *now_us);
     uint64_t interval_us = worker->owner->executor->config->orphan_timeout_ms * 1000 / ORPHAN_SIGNS;
     if (!worker->attached || !runner_conn_ready(worker->conn) || *now_us - worker->spoken_us < interval_us)
         return;

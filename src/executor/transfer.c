@@ -193,7 +193,7 @@ static void clean(char *text)
 void transfer_result(struct job *job, const struct message_file_result *result)
 {
     struct job_files *files = &job->files;
-    if (job->phase != JOB_COPYING_IN)
+    if (job->phase != JOB_COPYING_IN || job->outcome != TASK_UNKNOWN) /* cancelled: it is not started any more */
         return;
     if (!job->abandoned && job->handler.file_result != NULL)
         job->handler.file_result(job->user, &job->task, result);
@@ -321,6 +321,10 @@ void transfer_file(struct job *job, const uint8_t *data, size_t size, bool eof)
         return;
     files->unconsumed += size;
     files->stream_ended = eof;
+    if (files->unconsumed > FILES_CREDIT_INITIAL) {
+        worker_retire(worker_of(job->task.container), "its runner sent more of a file than it may");
+        return;
+    }
     if (!job->abandoned && job->handler.file != NULL)
         job->handler.file(job->user, &job->task, data, size, eof);
     else

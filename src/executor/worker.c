@@ -21,7 +21,8 @@
 #define ATTACH_AGAIN_MS        50U /* doubled up to five times */
 #define HELLO_TIMEOUT_MS       3000U
 #define DETACHED_MAX_US        60000000U /* then the container is given up */
-#define DETACHED_SERVING_US    2000000U  /* then its place in the pool is given to another */
+#define PROBE_INTERVAL_US      30000000U
+#define DETACHED_SERVING_US    2000000U /* then its place in the pool is given to another */
 
 static void worker_remove(struct worker *worker);
 static void worker_removal_begin(struct worker *worker);
@@ -30,6 +31,7 @@ static void attach(struct worker *worker);
 static bool converse(struct worker *worker, const struct carrier_ops *ops, void *carrier);
 static void reset_begin(struct worker *worker, uint32_t unacknowledged);
 static void detached(struct worker *worker, const struct error *error);
+static void break_stream(struct worker *worker, const struct error *error);
 
 static bool worker_ending(const struct worker *worker)
 {
@@ -282,6 +284,7 @@ static void on_hello(void *user, const struct message_hello *hello)
     uint64_t now = clock_us();
     bool again = worker->detached_us != 0;
     worker->detached_us = 0;
+    worker->probed_us = 0;
     worker->spoken_us = now;
     switch (worker->container.state) {
     case CONTAINER_CONNECTING:
@@ -334,6 +337,10 @@ static void on_output(void *user, uint32_t task, int stream, const uint8_t *data
         return;
     }
     (void)eof;
+    if (size > job->granted[stream == 2] - job->received[stream == 2]) {
+        worker_retire(worker, "its runner sent more output than it may");
+        return;
+    }
     if (size > 0)
         job_output(job, stream, data, size);
 }
@@ -584,6 +591,31 @@ static void detached(struct worker *worker, const struct error *error)
     executor_kick(executor);
 }
 
+/* One over which nothing comes, though the engine keeps it open. */
+static void break_stream(struct worker *worker, const struct error *error)
+{
+    if (worker->conn != NULL)
+        runner_conn_stop(worker->conn);
+    attachment_close(worker->attachment);
+    detached(worker, error);
+}
+
+void worker_probe(struct worker *worker, uint64_t now_us)
+{
+    struct error error = ERROR_INIT;
+    if (now_us - worker->probed_us < PROBE_INTERVAL_US)
+        return;
+    if (worker->probed_us > worker->answered_us && worker->probed_us > worker->container.task->dispatched_us) {
+        worker->probed_us = 0;
+        error_set(&error, ERROR_TIMEOUT, "its runner gave no answer for %u s", PROBE_INTERVAL_US / 1000000);
+        break_stream(worker, &error);
+        return;
+    }
+    worker->probed_us = now_us;
+    runner_conn_ping(worker->conn, ++worker->ping_nonce);
+    runner_conn_flush(worker->conn);
+}
+
 void worker_attach_closed(struct worker *worker, const struct error *error)
 {
     if (worker_ending(worker))
@@ -807,10 +839,12 @@ static void on_timer(uv_timer_t *timer)
     struct agent_pool *owner = worker->owner;
     struct error error = ERROR_INIT;
     if (worker->detached_us != 0 && !worker_ending(worker)) {
-        if (worker->conn != NULL)
-            runner_conn_stop(worker->conn); /* opened, but no HELLO came over it */
-        attachment_close(worker->attachment);
-        attach(worker);
+        if (worker->attachment == NULL) {
+            attach(worker);
+            return;
+        }
+        error_set(&error, ERROR_TIMEOUT, "its runner did not answer on the new one");
+        break_stream(worker, &error);
         return;
     }
     switch (worker->container.state) {

@@ -109,6 +109,18 @@ all_idle() { [ "$(pool_of coder '[.idle, .unhealthy, .creating] | @tsv')" = "2	0
     [ "$(ids)" = "$before" ]
 }
 
+@test "a runner that hangs behind a cut stream is replaced" {
+    local pid before
+    eventually 20 all_idle
+    before=$(ids)
+    pid=$(api GET /v1/containers | jq '.[0].pid')
+    kill -STOP "$pid"
+    cut_and_restart
+    eventually 30 test ! -e "/proc/$pid"
+    eventually 30 all_idle
+    [ "$(ids)" != "$before" ]
+}
+
 @test "a reset that was cut is asked for again" {
     local i
     for i in $(seq 10); do

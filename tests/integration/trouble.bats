@@ -275,3 +275,14 @@ other_down() {
     eventually 20 only_known
     other_down
 }
+
+@test "a runner that hangs does not keep a task beyond its deadline" {
+    warmpool run --json --timeout 1s coder -- sleep 60 </dev/null >"$BATS_TEST_TMPDIR/result" 3>&- &
+    local client=$! pid
+    busy_pid() { pid=$(api GET /v1/containers | jq '.[] | select(.isInUse) | .pid') && [ -n "$pid" ]; }
+    eventually 5 busy_pid
+    kill -STOP "$pid"
+    wait $client || true
+    [ "$(jq -r .outcome "$BATS_TEST_TMPDIR/result")" = lost ]
+    eventually 30 test ! -e "/proc/$pid"
+}

@@ -176,6 +176,7 @@ int copies_credit(struct copies *copies, uint32_t bytes)
     copies->credit += bytes;
     if (copies->child != 0 || copies->in_at >= copies->in_count)
         return 0;
+    copies->sent_last = false;
     char *argv[] = {NULL, (char *)(uintptr_t) "pack", copies->in[copies->in_at].local, NULL};
     return start(copies, argv, true);
 }
@@ -196,20 +197,47 @@ static int fill(struct copies *copies, size_t size)
     return 1;
 }
 
+/* The child was killed, or did not begin: without its word the runner would wait for more. 1: not before there is more
+ * credit. */
+static int send_fail(struct copies *copies, int daemon)
+{
+    uint8_t frame[FRAME_HEADER_BYTES + FILE_RECORD_MAX], *payload = frame + FRAME_HEADER_BYTES;
+    struct tree_encoder encoder;
+    tree_encoder_init(&encoder);
+    encoder.out = (struct wire_writer){.next = payload, .end = payload + FILE_RECORD_MAX};
+    tree_encode_fail(&encoder, EPIPE, "", "it ended before all was read");
+    size_t size = (size_t)(encoder.out.next - payload);
+    if (size > copies->credit)
+        return 1;
+    frame_encode_header(frame, FRAME_FILE, FRAME_FLAG_EOF, 0, (uint32_t)size);
+    copies->sent_last = true;
+    return write_all(daemon, frame, FRAME_HEADER_BYTES + size);
+}
+
+static int send_ended(struct copies *copies, int daemon)
+{
+    int result = copies->sent_last ? 0 : send_fail(copies, daemon);
+    if (result == 1)
+        return 1;
+    close(copies->fd); /* the runner's word on what it sent is still to come */
+    copies->fd = -1;
+    return result;
+}
+
 int copies_send(struct copies *copies, int daemon)
 {
     ptrdiff_t whole = fill(copies, FRAME_HEADER_BYTES) == 0
                           ? -1
                           : frame_size(buffer_data(&copies->frame), buffer_length(&copies->frame));
-    if (whole < 0) {
-        close(copies->fd); /* it has ended; the runner's word on what it sent is still to come */
-        copies->fd = -1;
-        return 0;
-    }
+    if (whole < 0)
+        return send_ended(copies, daemon);
     uint32_t payload = (uint32_t)whole - FRAME_HEADER_BYTES;
-    if (payload > copies->credit || fill(copies, (size_t)whole) == 0)
-        return payload > copies->credit ? 1 : 0;
+    if (payload > copies->credit)
+        return 1;
+    if (fill(copies, (size_t)whole) == 0)
+        return send_ended(copies, daemon);
     copies->credit -= payload;
+    copies->sent_last = (buffer_data(&copies->frame)[3] & FRAME_FLAG_EOF) != 0;
     int result = write_all(daemon, buffer_data(&copies->frame), (size_t)whole);
     buffer_consume(&copies->frame, (size_t)whole);
     return result;

@@ -27,6 +27,7 @@ struct copies {
     uint32_t credit;
     struct buffer frame; /* of pack: one that is not sent yet */
     uint32_t owed;       /* taken from the daemon and not given back */
+    bool sent_last;      /* frame of the present one in */
     bool failed, to_stdout;
 };
 

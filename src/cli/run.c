@@ -17,6 +17,7 @@
 
 #define CREDIT_BATCH OUTPUT_CREDIT_BATCH
 #define GRACE_MS     5000U
+#define CANCELS_MAX  2 /* then output that nobody takes is not waited for any more */
 
 /* Of a terminal that is not there: -t in a script. */
 #define TERMINAL_ROWS    24U
@@ -35,6 +36,7 @@ struct run {
     uint32_t owed[2];
     struct buffer in;
     struct copies *copies;
+    sigset_t waiting, working; /* signal masks: interrupts are let in while something is waited for */
     int cancels;
     int code; /* -1: no result yet */
 };
@@ -68,6 +70,51 @@ static int send_cancel(struct run *run)
     struct wire_writer writer = {.next = payload, .end = payload + sizeof payload};
     wire_put_u32(&writer, run->cancels++ == 0 ? GRACE_MS : 0);
     return send_frame(run, FRAME_CANCEL, 0, payload, sizeof payload);
+}
+
+/* Those that wait are let in; ppoll() does not while there is always something to read. */
+static int heed_interrupts(struct run *run)
+{
+    sigprocmask(SIG_SETMASK, &run->waiting, NULL);
+    sigprocmask(SIG_SETMASK, &run->working, NULL);
+    while (interrupts > run->cancels)
+        if (send_cancel(run) < 0)
+            return -1;
+    return 0;
+}
+
+/* One piece, which may take as long as whoever reads it likes. */
+static ssize_t write_some(const struct run *run, int fd, const void *data, size_t size)
+{
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    sigprocmask(SIG_SETMASK, &run->waiting, NULL);
+    ssize_t written = write(fd, data, size);
+    int error = errno;
+    sigprocmask(SIG_SETMASK, &run->working, NULL);
+    if (written < 0 && error == EAGAIN) /* whoever gave it to us made it so */
+        ppoll(&writable, 1, NULL, &run->waiting);
+    errno = error;
+    return written;
+}
+
+/* The task's output to ours. 1: whoever read it is gone. */
+static int write_out(struct run *run, int fd, const uint8_t *data, size_t size)
+{
+    while (size > 0 && run->code < 0) {
+        ssize_t written = write_some(run, fd, data, size);
+        if (written > 0) {
+            data += written;
+            size -= (size_t)written;
+        } else if (written < 0 && (errno == EPIPE || errno == EIO)) {
+            return 1;
+        } else if (written < 0 && errno != EINTR && errno != EAGAIN) {
+            run->code = failed("writing the task's output: %s", strerror(errno));
+        } else if (interrupts > run->cancels && run->cancels >= CANCELS_MAX) {
+            run->code = 128 + SIGINT;
+        }
+        heed_interrupts(run); /* a daemon that is gone shows when it is read from */
+    }
+    return 0;
 }
 
 static int send_size(struct run *run)
@@ -152,8 +199,8 @@ static int handle_frame(struct run *run, const struct frame *frame)
     case FRAME_STDERR: {
         int stream = frame->type == FRAME_STDOUT ? 1 : 2;
         /* A tar on stdout is not mixed with anything. */
-        if (write_all(run->copies->to_stdout ? 2 : stream, frame->payload, frame->length) < 0)
-            return errno == EPIPE || errno == EIO ? 1 : -1; /* the reader, or the terminal, is gone */
+        if (write_out(run, run->copies->to_stdout ? 2 : stream, frame->payload, frame->length) != 0)
+            return 1;
         give_credit(run, stream, frame->length); /* fails after the daemon's last word, which is still to be read */
         return 0;
     }
@@ -217,12 +264,11 @@ static int receive(struct run *run)
     return handle_input(run);
 }
 
-static int converse(struct run *run, const sigset_t *waiting)
+static int converse(struct run *run)
 {
     int result = handle_input(run); /* what came with the head */
     while (result == 0 && run->code < 0) {
-        while (interrupts > run->cancels && result == 0)
-            result = send_cancel(run);
+        result = heed_interrupts(run);
         if (resized && run->terminal && result == 0)
             result = send_size(run);
         bool wants_stdin = run->stdin_open && run->stdin_credit > 0;
@@ -230,7 +276,7 @@ static int converse(struct run *run, const sigset_t *waiting)
             {.fd = run->fd, .events = POLLIN},
             {.fd = wants_stdin ? 0 : -1, .events = POLLIN},
             {.fd = copies_want_read(run->copies) && !run->waits_for_credit ? run->copies->fd : -1, .events = POLLIN}};
-        int ready = ppoll(set, 3, NULL, waiting);
+        int ready = ppoll(set, 3, NULL, &run->waiting);
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready < 0)
@@ -382,11 +428,12 @@ static void write_request(struct buffer *out, const char *type, const struct run
     jw_close(&json, '}');
 }
 
-static void catch_signals(sigset_t *waiting)
+static void catch_signals(struct run *run)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_interrupt}, resize = {.sa_handler = on_resize};
     sigset_t blocked;
+    sigprocmask(SIG_BLOCK, NULL, &run->waiting);
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGWINCH);
     sigaction(SIGWINCH, &resize, NULL);
@@ -395,27 +442,27 @@ static void catch_signals(sigset_t *waiting)
         sigaction(numbers[i], &action, NULL);
     }
     signal(SIGPIPE, SIG_IGN);
-    sigprocmask(SIG_BLOCK, &blocked, waiting);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        sigdelset(waiting, numbers[i]);
-    sigdelset(waiting, SIGWINCH);
+        sigdelset(&run->waiting, numbers[i]);
+    sigdelset(&run->waiting, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    sigprocmask(SIG_BLOCK, NULL, &run->working);
 }
 
 static int run_task(struct run *run, const char *body, size_t size)
 {
-    sigset_t waiting;
     size_t length = 0;
     run->fd = client_connect(run->cli, true);
     if (run->fd < 0)
         return EXIT_FAILED;
-    catch_signals(&waiting);
+    catch_signals(run);
     int status = client_begin(run->fd, "POST", run->path, "Connection: Upgrade\r\nUpgrade: warmpool\r\n", body, size,
                               &run->in, &length);
     int code;
     if (status == 101) {
         if (run->terminal && run->stdin_open)
             terminal_raw();
-        code = converse(run, &waiting);
+        code = converse(run);
     } else if (status < 0) {
         code = gone(run);
     } else {

@@ -79,7 +79,7 @@ static int take(struct tree_memory *memory, const struct file_record *record)
         memory->done = true;
         return 0;
     case RECORD_FAIL:
-        return fail(memory, (int)(record->error & 0xfff), record->path, record->link);
+        return fail(memory, (int)record->error, record->path, record->link);
     default:
         return 0;
     }

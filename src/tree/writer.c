@@ -363,7 +363,7 @@ static int take(struct tree_writer *writer, const struct file_record *record)
         writer->done = true;
         return 0;
     case RECORD_FAIL:
-        tree_writer_fail(writer, (int)(record->error & 0xfff), record->link);
+        tree_writer_fail(writer, (int)record->error, record->link);
         memcpy(writer->path, record->path, strlen(record->path) + 1);
         return -1;
     default:

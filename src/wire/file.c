@@ -110,7 +110,7 @@ static void get_fail(struct wire_reader *reader, struct file_record *record)
     record->error = wire_get_u32(reader);
     record->path = wire_get_string(reader);
     record->link = wire_get_string(reader);
-    if (strlen(record->path) > FILE_PATH_MAX || record->error == 0)
+    if (strlen(record->path) > FILE_PATH_MAX || record->error == 0 || record->error > FILE_ERROR_MAX)
         reader->bad = true;
 }
 

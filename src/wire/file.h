@@ -43,6 +43,7 @@
 #define FILE_PATH_MAX        4095U
 #define FILE_NAME_MAX        255U
 #define FILE_DEPTH_MAX       512U
+#define FILE_ERROR_MAX       4095U                      /* what an errno may be */
 #define FILE_RECORD_MAX      (2U * FILE_PATH_MAX + 64U) /* the largest record but DATA */
 
 /* --- names ---------------------------------------------------------------------------------------- */

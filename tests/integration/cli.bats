@@ -99,3 +99,55 @@ teardown() { audit; }
         [ -z "$(instance_objects "$instance")" ]
     done
 }
+
+# Its output goes to whoever reads from the FIFO "$BATS_TEST_TMPDIR/out".
+flood() {
+    mkfifo "$BATS_TEST_TMPDIR/out"
+    "$BUILD/warmpool" --socket "$SOCKET" run --id flood coder -- yes </dev/null >"$BATS_TEST_TMPDIR/out" 2>/dev/null 3>&- &
+    CLIENT=$!
+}
+
+client_is_gone() { ! kill -0 "$CLIENT" 2>/dev/null; }
+
+@test "an interrupt is heard while output comes faster than it is read" {
+    flood
+    (while [ "$(head -c 65536 | wc -c)" != 0 ]; do sleep 0.03; done) <"$BATS_TEST_TMPDIR/out" 3>&- &
+    sleep 0.7
+    kill -INT $CLIENT
+    eventually 5 client_is_gone
+    status=0
+    wait $CLIENT || status=$?
+    [ "$status" = 130 ]
+    wait
+}
+
+@test "interrupts are heard while nobody reads the output: the first ends the task, the third all" {
+    flood
+    sleep 60 <"$BATS_TEST_TMPDIR/out" 3>&- &
+    local reader=$! i
+    sleep 0.7
+    kill -INT $CLIENT
+    flood_ended() { [ "$(api GET /v1/tasks/flood | jq -r .state)" = ended ]; }
+    eventually 10 flood_ended
+    for i in 1 2 3; do
+        sleep 0.2
+        kill -INT $CLIENT 2>/dev/null || true
+    done
+    eventually 5 client_is_gone
+    status=0
+    wait $CLIENT || status=$?
+    kill $reader
+    [ "$status" = 130 ]
+}
+
+@test "output that cannot be written: why; output that does not take all at once: all of it" {
+    status=0
+    wp_run coder -- echo hello >/dev/full 2>"$BATS_TEST_TMPDIR/error" || status=$?
+    [ "$status" = 125 ]
+    grep -q "No space left" "$BATS_TEST_TMPDIR/error"
+    # shellcheck disable=SC2016
+    [ "$(perl -MFcntl -e 'pipe(R, W); fcntl(W, F_SETFL, O_NONBLOCK);
+        if (!fork) { close R; open(STDOUT, ">&W"); exec @ARGV }
+        close W; $size = 0; while ($got = sysread(R, $some, 65536)) { $size += $got; select(undef, undef, undef, 0.002) }
+        print $size' "$BUILD/warmpool" --socket "$SOCKET" run coder -- head -c 5000000 /dev/zero </dev/null)" = 5000000 ]
+}

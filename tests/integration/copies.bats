@@ -157,3 +157,18 @@ copied() { # FROM TO: the same trees
 }
 
 no_helpers() { ! pgrep -f "^[^ ]*warmpoold (pack|unpack) $BATS_TEST_TMPDIR" >/dev/null; }
+
+@test "what packs is killed in the middle: the task is not started, at once" {
+    "$BUILD/warmpool" --socket "$SOCKET" run coder --copy-in -:/workspace/t -- touch /tmp/begun 2>"$HERE/error" 3>&- \
+        < <(tar c -C "$HERE" in | head -c 700; exec sleep 20) &
+    local client=$! packer
+    packs() { packer=$(pgrep -P "$client" warmpoold); }
+    eventually 5 packs
+    kill -KILL "$packer"
+    status=0
+    SECONDS=0
+    wait $client || status=$?
+    [ "$status" = 125 ]
+    [ $SECONDS -lt 10 ]
+    grep -q "ended before all was read" "$HERE/error"
+}

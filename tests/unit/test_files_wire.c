@@ -307,6 +307,9 @@ static void test_malformed_records_are_refused(void **state)
     stream_entry(&stream, FILE_REGULAR, "", "", 5);
     tree_encode_hole(&stream.encoder, 0);
     assert_refused(&stream, "malformed");
+    stream_begin(&stream);
+    tree_encode_fail(&stream.encoder, 0x1000, "", "no errno: its lower half says that all is well");
+    assert_refused(&stream, "malformed");
     struct file_record nanoseconds = {.type = FILE_DIRECTORY, .mtime_ns = 1000000000, .path = "", .link = ""};
     stream_begin(&stream);
     tree_encode_entry(&stream.encoder, &nanoseconds);

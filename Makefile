@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 WERROR ?= $(if $(CI),true,false)
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check bench example soak install clean help deps-build deps-run deps-test deps-bench deps-example
+.PHONY: build run test check bench example sim scaling soak install clean help deps-build deps-run deps-test deps-bench deps-example
 
 build: deps-build $(BUILD)/build.ninja ## build everything into build/ (installs what building needs)
 	@ninja -C $(BUILD) $(if $(CI),,--quiet)
@@ -30,6 +30,12 @@ example: deps-example build ## agents compile, test and review in a Debian image
 
 soak: deps-test build ## the integration tests twenty times over (about an hour)
 	@SOAK=1 scripts/test.sh $(BUILD)
+
+sim: build ## hostile worlds in simulated time, without end; stops at a seed that breaks an invariant
+	@$(BUILD)/tests/sim/sim forever
+
+scaling: build ## the scaling policies on the same arrivals, in simulated time; docs/scaling.svg
+	@$(BUILD)/tests/sim/sim compare docs/scaling.svg
 
 install: build ## make install PREFIX=/usr/local
 	@meson configure $(BUILD) --prefix $(PREFIX)

@@ -48,6 +48,10 @@ suite imports tests/imports.sh
 for program in "$BUILD"/tests/unit/test_*; do
     [ -x "$program" ] && [ -f "$program" ] && suite "unit/$(basename "$program")" "$program"
 done
+if [ -x "$BUILD/tests/sim/sim" ]; then
+    suite sim/check "$BUILD/tests/sim/sim" check
+    suite sim/costs "$BUILD/tests/sim/sim" costs
+fi
 for program in "$BUILD"/tests/engine/*; do
     [ -x "$program" ] && [ -f "$program" ] && suite "engine/$(basename "$program")" "$program"
 done

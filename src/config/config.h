@@ -40,6 +40,8 @@ struct config_resources { /* resourceLimits: {maxMemory: 256m, ...}; 0: not give
  * attach stream. AUTO: the socket if it works with the engine, else the other. */
 enum config_transport { TRANSPORT_AUTO, TRANSPORT_SOCKET, TRANSPORT_ATTACH };
 
+enum config_policy { SCALING_PREDICTIVE, SCALING_THRESHOLD };
+
 /* What one agent type's pool and containers are like. */
 struct profile {
     char *agent_type;
@@ -72,6 +74,8 @@ struct profile {
     /* pool */
     uint32_t pool_size, min_pool_size, max_pool_size; /* containers */
     bool auto_scaling;
+    enum config_policy scaling_policy;
+    uint32_t target_hit_rate;                          /* percent */
     uint32_t scale_up_threshold, scale_down_threshold; /* percent */
     uint64_t scaling_interval_ms, scale_cooldown_ms;
     uint64_t max_container_age_ms, container_idle_timeout_ms, health_check_interval_ms;
@@ -103,6 +107,7 @@ struct config {
     bool auto_cleanup, cleanup_between_tasks, optimize_networking, strict_agent_types;
     uint32_t max_concurrent_creates;
     uint32_t max_total_containers;
+    uint64_t memory_budget_bytes; /* 0: any */
     uint64_t orphan_timeout_ms;
     uint32_t uid_first, uid_count; /* uidRange: "2000000000-2000065535" */
     uint32_t subnet_base;          /* networkSubnetPool "10.213.0.0/16", host byte order */

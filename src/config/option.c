@@ -103,6 +103,7 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_CPUS] = "a number of cores, as 0.5,",
         [TYPE_LEVEL] = "error, warn, info or debug",
         [TYPE_TRANSPORT] = "auto, socket or attach",
+        [TYPE_POLICY] = "predictive or threshold",
         [TYPE_RANGE] = "FIRST-LAST, two numbers from 1 to 4294967293",
         [TYPE_SUBNET] = "ADDRESS/PREFIX with a prefix of 8 to 29, as 10.213.0.0/16",
         [TYPE_STRINGS] = "a list of texts",
@@ -603,6 +604,11 @@ static int set_scalar(const struct option *option, void *record, void *field, co
         return set_level(field, text);
     case TYPE_TRANSPORT:
         return set_transport(field, text);
+    case TYPE_POLICY:
+        if (strcmp(text, "predictive") != 0 && strcmp(text, "threshold") != 0)
+            return -1;
+        *(enum config_policy *)field = text[0] == 't' ? SCALING_THRESHOLD : SCALING_PREDICTIVE;
+        return 0;
     case TYPE_RANGE:
         return set_uid_range(record, text);
     case TYPE_SUBNET:
@@ -776,6 +782,8 @@ void option_print(const struct option *option, const void *record, struct buffer
         buffer_append_string(out, *(const bool *)field ? "true" : "false");
     } else if (option->type == TYPE_TRANSPORT) {
         buffer_append_string(out, transport_names[*(const enum config_transport *)field]);
+    } else if (option->type == TYPE_POLICY) {
+        buffer_append_string(out, *(const enum config_policy *)field == SCALING_THRESHOLD ? "threshold" : "predictive");
     } else if (option->type == TYPE_LEVEL) {
         buffer_append_string(out, log_level_name(*(const enum log_level *)field));
     } else if (option->type == TYPE_RANGE) {

@@ -22,6 +22,7 @@ enum option_type {
     TYPE_CPUS,    /* uint32_t, thousandths */
     TYPE_LEVEL,
     TYPE_TRANSPORT,
+    TYPE_POLICY,
     TYPE_RANGE,  /* uid_first, uid_count */
     TYPE_SUBNET, /* subnet_base, subnet_prefix */
     TYPE_STRINGS,

@@ -286,6 +286,10 @@ static int check_whitelist(const struct profile *profile, struct error *err)
 int profile_check(const struct config *config, struct profile *profile, const bool *given, const bool *own,
                   struct error *err)
 {
+    if (config->memory_budget_bytes != 0 && profile->memory_bytes > config->memory_budget_bytes)
+        return error_set(err, ERROR_INVALID,
+                         "%s: memory (%" PRIu64 " MiB) is above memoryBudget (%" PRIu64 " MiB): no container would fit",
+                         profile->agent_type, profile->memory_bytes >> 20, config->memory_budget_bytes >> 20);
     if (profile->network_mode[0] == '\0')
         return error_set(err, ERROR_INVALID, "%s: networkMode must not be empty", profile->agent_type);
     if (profile->image[0] == '\0')

@@ -68,6 +68,7 @@ void agent_pool_limits(const struct executor *executor, const struct profile *pr
                                    .max = profile->max_pool_size,
                                    .max_queue = profile->max_queue,
                                    .max_tasks_per_container = profile->max_tasks_per_container,
+                                   .memory_bytes = profile->memory_bytes,
                                    /* No reset finds what a task wrote into the image. */
                                    .reuse = profile->enable_container_reuse && profile->read_only_root,
                                    .on_demand = executor->mode == EXECUTOR_FRESH};
@@ -366,7 +367,8 @@ int executor_open(struct executor **out, const struct executor_options *options,
                                                                            : TRANSPORT_UNDECIDED;
     executor->state = (struct state_dir){.fd = -1, .lock_fd = -1, .containers_fd = -1};
     executor->set = (struct pool_set){.max_containers = options->config->max_total_containers,
-                                      .max_creating = options->config->max_concurrent_creates};
+                                      .max_creating = options->config->max_concurrent_creates,
+                                      .memory_budget = options->config->memory_budget_bytes};
     list_init(&executor->pools);
     list_init(&executor->soon);
     list_init(&executor->leases);

@@ -261,6 +261,25 @@ static void keep_alive(struct worker *worker, void *user)
     runner_conn_flush(worker->conn);
 }
 
+static void scale(struct agent_pool *owner, uint64_t now_us)
+{
+    const struct profile *profile = owner->profile;
+    struct scaler_config scaler = {.interval_us = profile->scaling_interval_ms * 1000,
+                                   .cooldown_us = profile->scale_cooldown_ms * 1000,
+                                   .up_percent = profile->scale_up_threshold,
+                                   .down_percent = profile->scale_down_threshold,
+                                   .hit_percent = profile->target_hit_rate};
+    if (profile->scaling_policy == SCALING_PREDICTIVE) {
+        owner->pool.target = scaler_predictive(&owner->scaler, &scaler, &owner->pool, now_us);
+        agent_pool_scaled(owner, "so many the demand of the last minutes needs at a hit rate of %u %%",
+                          profile->target_hit_rate);
+        return;
+    }
+    double utilization;
+    owner->pool.target = scaler_threshold(&owner->scaler, &scaler, &owner->pool, now_us, &utilization);
+    agent_pool_scaled(owner, "utilisation was %.0f %%", utilization);
+}
+
 static void tick_pool(struct agent_pool *owner, uint64_t now_us)
 {
     const struct profile *profile = owner->profile;
@@ -273,16 +292,7 @@ static void tick_pool(struct agent_pool *owner, uint64_t now_us)
     check_health(owner, &owner->pool.containers[CONTAINER_UNHEALTHY], now_us);
     if (!profile->auto_scaling)
         return;
-    struct scaler_config scaler = {.interval_us = profile->scaling_interval_ms * 1000,
-                                   .cooldown_us = profile->scale_cooldown_ms * 1000,
-                                   .up_percent = profile->scale_up_threshold,
-                                   .down_percent = profile->scale_down_threshold};
-    double utilization;
-    uint32_t target = scaler_threshold(&owner->scaler, &scaler, &owner->pool, now_us, &utilization);
-    if (target == owner->pool.target)
-        return;
-    owner->pool.target = target;
-    agent_pool_scaled(owner, "utilisation was %.0f %%", utilization);
+    scale(owner, now_us);
 }
 
 static void on_probed(void *user, const struct error *error)

@@ -137,6 +137,7 @@ int executor_reload(struct executor *executor, const struct config *config, uint
     executor->config = config;
     executor->set.max_containers = config->max_total_containers;
     executor->set.max_creating = config->max_concurrent_creates;
+    executor->set.memory_budget = config->memory_budget_bytes;
     for (size_t i = 0; i < plan.count; i++)
         take(executor, &plan.steps[i], rolled);
     plan_free(&plan);

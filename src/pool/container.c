@@ -61,6 +61,8 @@ void container_init(struct container *container, struct pool *pool, uint64_t now
     list_init(&container->link);
     pool_account(pool, now_us);
     pool->set->containers++;
+    container->memory_bytes = pool->limits.memory_bytes;
+    pool->set->memory_bytes += container->memory_bytes;
     container_link(container);
 }
 
@@ -78,6 +80,7 @@ bool container_enter(struct container *container, enum container_state state, ui
     }
     if (state == CONTAINER_GONE) {
         container->pool->set->containers--;
+        container->pool->set->memory_bytes -= container->memory_bytes;
         return true;
     }
     if (state == CONTAINER_IDLE && container->ready_us == 0)

@@ -42,6 +42,7 @@ struct container {
     uint64_t entered_us;   /* into the present state */
     uint64_t last_used_us; /* end of its last task, 0: none */
     uint64_t expires_us;   /* maxContainerAge with jitter */
+    uint64_t memory_bytes; /* counted against the budget */
     uint32_t exec_count;   /* tasks handed to it */
     bool used;             /* handed out at least once, to a task or a lease */
     bool expiring;         /* to be retired as soon as its replacement is ready */

@@ -65,6 +65,10 @@ bool pool_submit(struct pool *pool, struct task *task, uint64_t deadline_us, uin
     task->submitted_us = now_us;
     queue_push(queue_of(pool, task), task);
     watch_deadline(pool, task, deadline_us);
+    pool->counters.arrivals++;
+    uint32_t demand = pool->count[CONTAINER_BUSY] + pool->count[CONTAINER_RESETTING] + pool_waiting(pool);
+    if (demand > pool->demand_peak)
+        pool->demand_peak = demand;
     return true;
 }
 
@@ -236,6 +240,17 @@ static uint32_t pool_wanted(const struct pool *pool)
     return demand > want ? demand : want;
 }
 
+/* How many containers more the memory budget has room for. */
+static uint32_t room_in_budget(const struct pool *pool)
+{
+    const struct pool_set *set = pool->set;
+    if (set->memory_budget == 0 || pool->limits.memory_bytes == 0)
+        return UINT32_MAX;
+    uint64_t room = set->memory_budget > set->memory_bytes ? set->memory_budget - set->memory_bytes : 0;
+    room /= pool->limits.memory_bytes;
+    return room > UINT32_MAX ? UINT32_MAX : (uint32_t)room;
+}
+
 uint32_t pool_creations(struct pool *pool, uint64_t now_us)
 {
     if (pool->stopped || now_us < pool->retry_us)
@@ -254,6 +269,7 @@ uint32_t pool_creations(struct pool *pool, uint64_t now_us)
     struct pool_set *set = pool->set;
     missing = smaller(missing, set->max_containers > set->containers ? set->max_containers - set->containers : 0);
     missing = smaller(missing, set->max_creating > set->creating ? set->max_creating - set->creating : 0);
+    missing = smaller(missing, room_in_budget(pool));
     /* After a failure one attempt at a time. */
     if (pool->failures > 0)
         missing = creating > 0 ? 0 : smaller(missing, 1);

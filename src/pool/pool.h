@@ -17,11 +17,13 @@ struct pool_limits {
     uint32_t min, max; /* containers */
     uint32_t max_queue;
     uint32_t max_tasks_per_container; /* 0: no limit */
+    uint64_t memory_bytes;            /* of one container */
     bool reuse;                       /* a container serves more than one task */
     bool on_demand;                   /* nothing is kept warm: containers are made for tasks only */
 };
 
 struct pool_counters {
+    uint64_t arrivals;            /* tasks and leases that were submitted */
     uint64_t tasks, hits, misses; /* dispatched tasks */
     uint64_t leases, retries;
     uint64_t created, removed, create_failures, resets, resets_failed;
@@ -35,6 +37,7 @@ struct pool_set {
     uint32_t max_containers;
     uint32_t creating; /* CREATING or CONNECTING */
     uint32_t max_creating;
+    uint64_t memory_bytes, memory_budget; /* limits of all containers together; budget 0: any */
 };
 
 struct pool {
@@ -55,8 +58,9 @@ struct pool {
     struct queue fresh_queue; /* tasks that take an unused one only */
     struct heap deadlines;    /* of waiting tasks */
     /* creation trouble */
-    uint32_t failures; /* in a row */
-    uint64_t retry_us; /* nothing is created before */
+    uint32_t failures;    /* in a row */
+    uint64_t retry_us;    /* nothing is created before */
+    uint32_t demand_peak; /* the most containers that were wanted at once since the scaler last looked */
     /* integral of busy containers over time, for utilisation */
     uint64_t busy_integral, live_integral, accounted_us;
 };

@@ -30,6 +30,9 @@ enum phase { PHASE_IDLE, PHASE_RUNNING, PHASE_DRAINING, PHASE_EXITED };
 
 #define RING_BYTES (512U * 1024U) /* untouched, and so not resident, beyond what a task writes */
 
+#define LEFT_TO_END   (-1)
+#define LEFT_TO_EMPTY (-2) /* of a terminal, which does not tell how much is there but by reading it */
+
 struct stream { /* stdout or stderr of the task, our end */
     int fd;     /* -1: closed */
     uint8_t type;
@@ -37,7 +40,7 @@ struct stream { /* stdout or stderr of the task, our end */
     uint8_t *ring;
     /* Bytes since the task's beginning: read from it, put into frames, allowed by the daemon. */
     uint64_t total, sent, granted;
-    int64_t left; /* with kept background processes: what was in the pipe when the main process ended; -1: to the end */
+    int64_t left; /* with kept background processes: what was in the pipe when the main process ended; or a LEFT_ */
 };
 
 struct task_state {

@@ -41,8 +41,11 @@ void stream_read(struct stream *stream)
         ssize_t got = read(stream->fd, stream->ring + at, most);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 && errno == EAGAIN)
+        if (got < 0 && errno == EAGAIN) {
+            if (stream->left == LEFT_TO_EMPTY)
+                stream->left = 0;
             return;
+        }
         if (got <= 0) { /* EIO: the last one has let go of the terminal */
             close(stream->fd);
             stream->fd = -1;
@@ -55,7 +58,7 @@ void stream_read(struct stream *stream)
         }
         if (stream->left > 0)
             stream->left -= got;
-        if ((size_t)got < most)
+        if ((size_t)got < most && stream->left != LEFT_TO_EMPTY)
             return;
     }
 }

@@ -143,20 +143,27 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
     if (!runner->figures_fresh)
         figures_read(&runner->figures);
     runner->figures_fresh = false;
-    *task = (struct task_state){
-        .number = number,
-        .flags = run->flags,
-        .kill_timeout_ms = run->kill_timeout_ms,
-        .out = {.fd = -1, .type = FRAME_STDOUT, .ring = runner->rings[0], .granted = run->credit_stdout, .left = -1},
-        .err = {.fd = -1, .type = FRAME_STDERR, .ring = runner->rings[1], .granted = run->credit_stderr, .left = -1},
-        .stdin_fd = -1,
-        .terminal_fd = -1,
-        .exit = {.user_us = EXIT_UNMEASURED,
-                 .system_us = EXIT_UNMEASURED,
-                 .cgroup_cpu_us = EXIT_UNMEASURED,
-                 .peak_bytes = EXIT_UNMEASURED,
-                 .disk_bytes = EXIT_UNMEASURED,
-                 .network_bytes = EXIT_UNMEASURED}};
+    *task = (struct task_state){.number = number,
+                                .flags = run->flags,
+                                .kill_timeout_ms = run->kill_timeout_ms,
+                                .out = {.fd = -1,
+                                        .type = FRAME_STDOUT,
+                                        .ring = runner->rings[0],
+                                        .granted = run->credit_stdout,
+                                        .left = LEFT_TO_END},
+                                .err = {.fd = -1,
+                                        .type = FRAME_STDERR,
+                                        .ring = runner->rings[1],
+                                        .granted = run->credit_stderr,
+                                        .left = LEFT_TO_END},
+                                .stdin_fd = -1,
+                                .terminal_fd = -1,
+                                .exit = {.user_us = EXIT_UNMEASURED,
+                                         .system_us = EXIT_UNMEASURED,
+                                         .cgroup_cpu_us = EXIT_UNMEASURED,
+                                         .peak_bytes = EXIT_UNMEASURED,
+                                         .disk_bytes = EXIT_UNMEASURED,
+                                         .network_bytes = EXIT_UNMEASURED}};
     runner->generation++;
     runner->dirty = true; /* before the first process, and until a reset has proven the contrary */
 
@@ -436,9 +443,13 @@ static bool reap(struct runner *runner)
     }
 }
 
-static void limit_to_present(struct stream *stream)
+static void limit_to_present(struct stream *stream, bool terminal)
 {
     int present = 0;
+    if (terminal) { /* nobody writes to it any more: it was hung up when the main process ended */
+        stream->left = LEFT_TO_EMPTY;
+        return;
+    }
     if (stream->fd >= 0 && ioctl(stream->fd, FIONREAD, &present) == 0)
         stream->left = present;
 }
@@ -453,8 +464,8 @@ static void begin_draining(struct runner *runner)
     }
     if (task->ended_by != 0)
         signal_all(task, SIGKILL);
-    limit_to_present(&task->out);
-    limit_to_present(&task->err);
+    limit_to_present(&task->out, (task->flags & RUN_FLAG_TERMINAL) != 0);
+    limit_to_present(&task->err, false);
 }
 
 static void finish(struct runner *runner)

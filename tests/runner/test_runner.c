@@ -720,6 +720,31 @@ static void test_terminal(bool attach)
 }
 BOTH(test_terminal)
 
+/* What a short task in a lease wrote last is still on its way through the terminal when it ends. */
+static void test_terminal_beside_background(bool attach)
+{
+    struct peer *peer = peer_start(attach, "60000");
+    begin(peer, NULL);
+    for (uint32_t task = 1; task <= 200; task++) {
+        struct outcome *outcome = outcome_new();
+        run_shell(peer,
+                  &(struct asked){.task = task,
+                                  .flags = RUN_FLAG_TERMINAL | RUN_FLAG_KEEP_BACKGROUND,
+                                  .credit = 65536,
+                                  .rows = 10,
+                                  .columns = 20},
+                  task == 1 ? "trap '' HUP; sleep 100 & echo hello" : "echo hello");
+        gather(peer, outcome);
+        assert_string_equal((char *)outcome->out, "hello\r\n");
+        assert_true(outcome->exit.wall_us < 900000);
+        free(outcome);
+        say_frame(peer, FRAME_ACK, 0, task, NULL, 0);
+    }
+    finish(peer, 200);
+    peer_stop(peer);
+}
+BOTH(test_terminal_beside_background)
+
 /* --- the attach stream alone ------------------------------------------------------------------------------------ */
 
 static void test_nothing_is_heard_before_the_token(void **state)
@@ -866,6 +891,7 @@ int main(int argc, char *argv[])
         PAIR(test_half_a_run_is_none),
         PAIR(test_cpu_limit),
         PAIR(test_terminal),
+        PAIR(test_terminal_beside_background),
         cmocka_unit_test(test_nothing_is_heard_before_the_token),
         cmocka_unit_test(test_a_token_in_pieces),
         cmocka_unit_test(test_every_cut_of_a_frame),

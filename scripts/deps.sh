@@ -10,7 +10,7 @@ build="gcc libc6-dev make meson ninja-build pkg-config libuv1-dev libcurl4-opens
     libfyaml-dev libarchive-dev musl-tools"
 run="busybox-static ca-certificates tar"
 engine="docker.io iptables"
-tests="libcmocka-dev bats jq socat expect docker-registry apache2-utils runsc clang-format g++ curl procps git mmdebstrap
+tests="libcmocka-dev bats jq socat expect faketime docker-registry apache2-utils runsc clang-format g++ curl procps git mmdebstrap
     openssl iproute2 podman runc"
 
 purpose=${1:-build}

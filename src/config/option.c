@@ -907,6 +907,8 @@ int option_copy(const struct option *option, void *to_record, const void *from_r
         return copy_strings(to, *(char **const *)from);
     } else if (option->type == TYPE_RESOURCES) {
         *(struct config_resources *)to = *(const struct config_resources *)from;
+    } else if (option->type == TYPE_POLICY) {
+        *(enum config_policy *)to = *(const enum config_policy *)from;
     } else if (is_list(option)) {
         return copy_profile_list(option, to_record, from_record);
     } else if (option->type == TYPE_STRING || option->type == TYPE_PATH) {

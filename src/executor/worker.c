@@ -755,6 +755,10 @@ void worker_release(struct worker *worker, uint32_t task_number)
         executor_kick(owner->executor);
         return;
     }
+    if (janitor_due(&worker->container, clock_us())) { /* under full load nobody finds it idle */
+        container_expire(&worker->container);
+        executor_kick(owner->executor);
+    }
     if (!pool_may_reuse(&owner->pool, &worker->container)) {
         runner_conn_flush(worker->conn);
         if (worker->container.expiring)

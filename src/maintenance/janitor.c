@@ -7,12 +7,17 @@ uint64_t janitor_expiry(const struct janitor_config *config, uint64_t now_us, ui
     return now_us + config->max_age_us - config->max_age_us / 10 * (random % 1024) / 1024;
 }
 
+bool janitor_due(const struct container *container, uint64_t now_us)
+{
+    return container->expires_us != 0 && now_us >= container->expires_us && !container->expiring;
+}
+
 static uint32_t janitor_list(const struct janitor_config *config, struct pool *pool, struct list *head, uint64_t now_us)
 {
     uint32_t acted = 0;
     list_for_each_safe (node, head) { /* marking one moves it to the end */
         struct container *container = list_entry(node, struct container, link);
-        if (container->expires_us != 0 && now_us >= container->expires_us && !container->expiring) {
+        if (janitor_due(container, now_us)) {
             container_expire(container);
             acted++;
             continue;

@@ -14,6 +14,9 @@ struct janitor_config {
  * 0: never. */
 uint64_t janitor_expiry(const struct janitor_config *config, uint64_t now_us, uint32_t random);
 
+/* It is past its age and not marked yet. */
+bool janitor_due(const struct container *container, uint64_t now_us);
+
 /* Marks idle containers past their age as expiring (their replacement is made first) and lowers the target, not below
  * the minimum, by those that have been idle too long; pool_surplus() then names them. Returns how many it marked or
  * gave up. */

@@ -53,8 +53,9 @@ static void note_demand(struct scaler_state *state, struct pool *pool, uint64_t 
         peak = working;
     pool->demand_peak = 0;
     if (state->period_us == 0) {
-        state->period_us = now_us;
+        state->period_us = state->changed_us = now_us;
         state->arrivals_seen = 0;
+        present->peak = pool->limits.size; /* what was asked for at the start counts as wanted once */
     }
     uint64_t past = (now_us - state->period_us) / SCALER_PERIOD_US;
     for (uint64_t i = 0; i < past && i < SCALER_PERIODS; i++) {

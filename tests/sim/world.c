@@ -486,6 +486,8 @@ static void connected(struct world *world, struct sim_container *container)
 
 static void release(struct world *world, struct sim_container *container)
 {
+    if (janitor_due(&container->container, world->now))
+        container_expire(&container->container);
     if (!pool_may_reuse(container->container.pool, &container->container)) {
         retire(world, container);
         return;

@@ -120,10 +120,13 @@ typedef struct wp_task {
      * block and must not call the executor. With it nothing is collected in the result. */
     void (*on_output)(void *user, int stream, const void *data, size_t size);
     void *user;
+    const char *lease; /* of wp_executor_lease(): runs in its container; agent_type may then be NULL. NULL: in none */
+    int idempotent;    /* not 0: may run again although it may have begun, while nothing of it was seen */
+    int64_t retries;   /* after failures of its container before it began; -1: configured */
 } wp_task;
 #define WP_TASK_INIT                                                                                                   \
     {                                                                                                                  \
-        sizeof(wp_task), NULL, NULL, NULL, NULL, NULL, NULL, 0, -1, -1, -1, -1, 0, 2, NULL, NULL                       \
+        sizeof(wp_task), NULL, NULL, NULL, NULL, NULL, NULL, 0, -1, -1, -1, -1, 0, 2, NULL, NULL, NULL, 0, -1          \
     }
 
 #define WP_UNMEASURED UINT64_MAX
@@ -163,6 +166,14 @@ WP_API wp_result *wp_executor_wait(wp_executor *executor, const char *task_id, i
 WP_API int wp_executor_cancel(wp_executor *executor, const char *task_id, wp_error *error);
 
 WP_API void wp_result_free(wp_result *result); /* NULL is allowed */
+
+/* Takes a container for several tasks, which share its files and background processes: waits until there is one, and
+ * returns the lease's id (free() it). It ends by wp_executor_release(), when it was not used for `ttl_ms` (-1:
+ * configured; 0: never), with its container or with the executor; the container is then reset. */
+WP_API char *wp_executor_lease(wp_executor *executor, const char *agent_type, int64_t ttl_ms, wp_error *error);
+
+/* Ends a lease, and what runs in it. WP_ERROR_NOT_FOUND when it has ended already. */
+WP_API int wp_executor_release(wp_executor *executor, const char *lease, wp_error *error);
 
 /* Pins a pool's size (1 to maxPoolSize), or gives it back to the scaler with -1. */
 WP_API int wp_executor_scale(wp_executor *executor, const char *agent_type, int size, wp_error *error);

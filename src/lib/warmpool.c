@@ -384,7 +384,7 @@ static int read_task(wp_task *task, const wp_task *given, struct task_request *r
     if (given == NULL)
         return fail(error, ERROR_INVALID, "the task is NULL");
     memcpy(task, given, given->struct_size < sizeof *task ? given->struct_size : sizeof *task);
-    if (task->agent_type == NULL)
+    if (task->agent_type == NULL && task->lease == NULL)
         return fail(error, ERROR_INVALID, "the task has no agent_type");
     if (task->priority < 0 || task->priority > (int)PRIORITY_BACKGROUND)
         return fail(error, ERROR_INVALID, "the priority must be 0 (critical) to 4 (background)");
@@ -401,6 +401,9 @@ static int read_task(wp_task *task, const wp_task *given, struct task_request *r
                                      .stdin_data = task->stdin_data,
                                      .stdin_size = task->stdin_data != NULL ? task->stdin_size : 0,
                                      .fresh = task->fresh != 0,
+                                     .lease = task->lease,
+                                     .idempotent = task->idempotent != 0,
+                                     .retries = task->retries,
                                      .capture = task->on_output == NULL,
                                      .stream = task->on_output != NULL};
     return 0;
@@ -674,6 +677,80 @@ EXPORT int wp_executor_warm(wp_executor *wp, const char *agent_type, unsigned si
     if (size > INT32_MAX)
         return fail(error, ERROR_INVALID, "the size is too large");
     return call_named(wp, agent_type, (int)size, warm_call, error);
+}
+
+/* --- leases ------------------------------------------------------------------------------------------------------ */
+
+struct lease_call {
+    struct call call;
+    const char *agent_type;
+    int64_t ttl_ms;
+    char id[32];
+};
+
+static void on_lease_begun(void *user, struct lease *lease, const struct error *error)
+{
+    struct lease_call *mine = user;
+    if (error != NULL) {
+        mine->call.error = *error;
+        mine->call.result = -1;
+    } else {
+        snprintf(mine->id, sizeof mine->id, "%s", executor_lease_id(lease));
+    }
+    sem_post(&mine->call.done);
+}
+
+static void lease_call(wp_executor *wp, struct call *call)
+{
+    static const struct lease_handler handler = {.begun = on_lease_begun};
+    struct lease_call *mine = (struct lease_call *)(void *)call;
+    struct lease_request request = {
+        .agent_type = mine->agent_type, .ttl_ms = mine->ttl_ms, .queue_timeout_ms = -1, .priority = PRIORITY_NORMAL};
+    if (executor_lease(wp->executor, &request, &handler, mine, &call->error) != NULL)
+        return;
+    call->result = -1;
+    sem_post(&call->done);
+}
+
+EXPORT char *wp_executor_lease(wp_executor *wp, const char *agent_type, int64_t ttl_ms, wp_error *error)
+{
+    struct lease_call mine = {.agent_type = agent_type, .ttl_ms = ttl_ms};
+    char *id = malloc(sizeof mine.id);
+    if (agent_type == NULL || id == NULL) {
+        free(id);
+        fail(error, agent_type == NULL ? ERROR_INVALID : ERROR_NOMEM,
+             agent_type == NULL ? "the agent type is NULL" : "out of memory");
+        return NULL;
+    }
+    if (enter(wp, error) < 0) {
+        free(id);
+        return NULL;
+    }
+    call_do(wp, &mine.call, lease_call);
+    leave(wp);
+    memcpy(id, mine.id, sizeof mine.id);
+    if (mine.call.result == 0)
+        return id;
+    fail_with(error, &mine.call.error);
+    free(id);
+    return NULL;
+}
+
+static void release_call(wp_executor *wp, struct call *call)
+{
+    struct named_call *named = (struct named_call *)(void *)call;
+    struct lease *lease = executor_lease_find(wp->executor, named->name);
+    if (lease != NULL)
+        executor_lease_release(lease);
+    else
+        call->result =
+            error_set(&call->error, ERROR_NOT_FOUND, "there is no lease \"%.64s\"; it may have ended", named->name);
+    sem_post(&call->done);
+}
+
+EXPORT int wp_executor_release(wp_executor *wp, const char *lease, wp_error *error)
+{
+    return call_named(wp, lease, 0, release_call, error);
 }
 
 /* --- state -------------------------------------------------------------------------------------------------------- */

@@ -21,7 +21,7 @@ allowed_for() {
     executor) echo "executor tree telemetry store maintenance engine transport pool config wire base" ;;
     lib) echo "lib executor config base warmpool" ;;
     files) echo "files tree wire base" ;;
-    api) echo "api executor config wire base" ;;
+    api) echo "api executor telemetry config wire base" ;;
     daemon) echo "daemon api executor engine files config wire base" ;;
     cli) echo "cli wire base" ;;
     *) echo "" ;;

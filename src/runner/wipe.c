@@ -1,7 +1,7 @@
 /* Emptying a directory that somebody hostile has filled. Whatever has content is emptied in place: its plain entries
  * are unlinked, its subdirectories are renamed upwards into the root, where a later pass meets them. So depth costs no
  * descriptors and no stack, and a tree of any shape goes in time linear in its entries. Nothing runs meanwhile: every
- * process was killed before. */
+ * process was killed before. What is mounted inside is not the container's and stays as it is. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +23,7 @@ struct entry { /* of getdents64() */
 
 struct wipe {
     int root;
+    dev_t device; /* the root's */
     uint64_t removed, deadline_us;
     unsigned next_name; /* of what is moved into the root */
 };
@@ -32,19 +33,22 @@ static bool is_dot(const char *name)
     return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
 }
 
-/* Mode 000 keeps its owner out: made passable first. Never through a link. */
-static int open_directory(int parent, const char *name)
+/* Mode 000 keeps its owner out: made passable first. Never through a link, and not into another mount. */
+static int open_directory(const struct wipe *wipe, int parent, const char *name)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-    int fd = openat(parent, name, flags);
-    if (fd >= 0 || errno != EACCES)
-        return fd;
     struct stat status;
-    if (fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(status.st_mode))
-        return -1;
-    if (fchmodat(parent, name, 0700, 0) < 0)
-        return -1;
-    return openat(parent, name, flags);
+    int fd = openat(parent, name, flags);
+    if (fd < 0 && errno == EACCES) {
+        if (fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(status.st_mode) ||
+            status.st_dev != wipe->device || fchmodat(parent, name, 0700, 0) < 0)
+            return -1;
+        fd = openat(parent, name, flags);
+    }
+    if (fd < 0 || (fstat(fd, &status) == 0 && status.st_dev == wipe->device))
+        return fd;
+    close(fd);
+    return -1;
 }
 
 static bool remove_entry(struct wipe *wipe, int parent, const char *name)
@@ -60,7 +64,7 @@ static bool remove_entry(struct wipe *wipe, int parent, const char *name)
 static bool move_up(struct wipe *wipe, int parent, const char *name)
 {
     /* A directory that changes its parent must be writable itself. */
-    int fd = open_directory(parent, name);
+    int fd = open_directory(wipe, parent, name);
     if (fd < 0)
         return false;
     fchmod(fd, 0700);
@@ -110,7 +114,7 @@ static bool remove_from_root(struct wipe *wipe, int root, const char *name)
 {
     if (remove_entry(wipe, root, name))
         return true;
-    int directory = open_directory(root, name);
+    int directory = open_directory(wipe, root, name);
     if (directory < 0)
         return false;
     fchmod(directory, 0700);
@@ -122,6 +126,10 @@ static bool remove_from_root(struct wipe *wipe, int root, const char *name)
 uint64_t wipe_directory(int directory, uint64_t deadline_us)
 {
     struct wipe wipe = {.root = directory, .deadline_us = deadline_us};
+    struct stat status;
+    if (fstat(directory, &status) < 0)
+        return 0; /* and the receipt tells what is left */
+    wipe.device = status.st_dev;
     each_entry(&wipe, directory, remove_from_root);
     return wipe.removed;
 }

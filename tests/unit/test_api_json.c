@@ -328,7 +328,8 @@ static void damaged_requests_are_survived(void **state)
                                "\"stdinEncoding\":\"base64\",\"timeoutMs\":5}";
     char body[sizeof good];
     for (size_t size = 0; size < sizeof good - 1; size++) {
-        assert_int_equal(api_request_parse(&fixture->request, good, size, fixture->config, NULL, &fixture->failure), -1);
+        assert_int_equal(api_request_parse(&fixture->request, good, size, fixture->config, NULL, &fixture->failure),
+                         -1);
         assert_true(fixture->failure.status >= 400 && fixture->failure.hint != NULL);
         api_request_free(&fixture->request);
     }

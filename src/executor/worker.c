@@ -231,11 +231,16 @@ static void worker_ready(struct worker *worker)
 /* Back after a time without a connection, in the middle of a task. */
 static void task_found_again(struct worker *worker, struct job *job, const struct message_hello *hello)
 {
-    bool untouched = hello->task_state == HELLO_TASK_NONE && hello->flags == 0 &&
-                     hello->generation + 1 == worker->container.exec_count;
+    /* Of the task before, in a lease, it may not have heard that its end is known. */
+    bool before =
+        hello->task_state == HELLO_TASK_EXITED && hello->task == worker->last_task && hello->task != job->number;
+    bool untouched =
+        (hello->task_state == HELLO_TASK_NONE || before) && hello->generation + 1 == worker->container.exec_count;
     uv_timer_stop(&worker->timer);
     if (transfer_broken(job))
         return;
+    if (before)
+        runner_conn_ack(worker->conn, hello->task);
     if (!untouched && (hello->task != job->number || hello->task_state == HELLO_TASK_NONE))
         worker_retire(worker, "its runner came back without the task it had");
     else if (job_resume(job, hello, untouched) < 0)
@@ -332,6 +337,8 @@ static void on_output(void *user, uint32_t task, int stream, const uint8_t *data
 {
     struct worker *worker = user;
     struct job *job = job_on(worker);
+    if ((job == NULL || job->number != task) && task != 0 && task == worker->last_task)
+        return; /* said again on a new connection */
     if (job == NULL || job->number != task) {
         worker_retire(worker, "its runner sent output of a task that it does not have");
         return;

@@ -109,6 +109,22 @@ all_idle() { [ "$(pool_of coder '[.idle, .unhealthy, .creating] | @tsv')" = "2	0
     [ "$(ids)" = "$before" ]
 }
 
+@test "a task that was lost on its way to a container in use is sent again" {
+    local lease client i
+    lease=$(warmpool lease coder)
+    warmpool exec "$lease" -- sh -c 'echo first >kept' </dev/null
+    for i in 1 2 3; do
+        pkill -STOP -f "^socat UNIX-LISTEN:$PROXY"
+        "$BUILD/warmpool" --socket "$SOCKET" exec "$lease" -- cat kept </dev/null >"$PLACE/out" 3>&- &
+        client=$!
+        sleep 0.3
+        cut_and_restart
+        wait $client
+        [ "$(cat "$PLACE/out")" = first ]
+    done
+    warmpool release "$lease"
+}
+
 @test "a runner that hangs behind a cut stream is replaced" {
     local pid before
     eventually 20 all_idle

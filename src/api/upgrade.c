@@ -17,6 +17,8 @@
 
 #define READ_BYTES 65536U
 #define SIGNAL_MAX 64U
+#define UNREAD_MAX (32U * 1024U * 1024U) /* of frames; windows of output in its smallest pieces are not half of that   \
+                                          */
 
 struct upgraded {
     struct list link; /* in server.upgrades */
@@ -90,6 +92,10 @@ static void put_credit(struct upgraded *upgraded, enum wire_stream stream, uint3
 {
     struct message_credit credit = {.stream = (uint8_t)stream, .bytes = bytes};
     uint8_t payload[MESSAGE_CREDIT_BYTES];
+    if (upgraded->open && buffer_length(&upgraded->out) > UNREAD_MAX) { /* one that only writes, byte by byte */
+        upgraded_end(upgraded);
+        return;
+    }
     message_credit_encode(&credit, payload);
     put_frame(upgraded, FRAME_CREDIT, payload, sizeof payload);
     upgraded_flush(upgraded);

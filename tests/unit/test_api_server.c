@@ -671,6 +671,23 @@ static void frames_carry_stdin_and_signals(void **state)
     close(fd);
 }
 
+/* Credit for each byte of stdin is not kept without limit for a client that never reads. */
+static void a_client_that_only_writes_is_ended(void **state)
+{
+    (void)state;
+    enum { FRAMES = 4000, ROUNDS = 1000 };
+    static uint8_t frames[FRAMES * (FRAME_HEADER_BYTES + 1)];
+    for (size_t i = 0; i < FRAMES; i++)
+        frame_encode_header(frames + i * (FRAME_HEADER_BYTES + 1), FRAME_STDIN, 0, 0, 1);
+    int fd = upgrade_to("{" CODER "\"command\":[\"cat\"],\"stdinStream\":true}");
+    int rounds = 0;
+    while (rounds < ROUNDS && send(fd, frames, sizeof frames, MSG_NOSIGNAL) > 0)
+        rounds++;
+    assert_true(rounds < ROUNDS);
+    wait_for(&service.counters.abandoned, 1);
+    close(fd);
+}
+
 /* Frames that follow the request in one packet reach the daemon before the socket is its own. */
 static void early_frames_are_not_lost(void **state)
 {
@@ -877,6 +894,7 @@ int main(void)
         SERVED(slow_reader_slows_its_task),
         SERVED(frames_carry_output_and_result),
         SERVED(frames_carry_stdin_and_signals),
+        SERVED(a_client_that_only_writes_is_ended),
         SERVED(early_frames_are_not_lost),
         SERVED(cancel_frame_ends_the_task),
         SERVED(output_waits_for_credit),

@@ -18,9 +18,8 @@
 #define READ_BYTES 65536U
 #define SIGNAL_MAX 64U
 #define UNREAD_MAX (32U * 1024U * 1024U) /* of frames; a window of output byte by byte is not half of it */
-* /
 
-    struct upgraded {
+struct upgraded {
     struct list link; /* in server.upgrades */
     struct exchange *exchange;
     struct MHD_UpgradeResponseHandle *handle;

@@ -48,6 +48,9 @@ struct option_spec {
  * what stands after "--" (or argc). 0, -1 after a message; 1 when --help was asked for and shown. */
 int options_read(struct cli *cli, const struct option_spec *specs, size_t count, int *rest);
 
+/* "500ms", "30s", "5m", "1h", or a number of milliseconds. */
+int options_time(const char *text, unsigned long *milliseconds);
+
 /* --- the API --------------------------------------------------------------------------------------------------------
  */
 

@@ -11,8 +11,8 @@ const struct verb verbs[] = {
      "starts the daemon and waits until its pools are warm",
      "Builds the default image when it is absent. Where a daemon answers already, says so.\n"
      "--set takes any key of `warmpool config docs`; lists are comma-separated."},
-    {"down", verb_down, "[--force]", "lets running tasks end, stops the daemon, leaves nothing behind",
-     "--force does not wait for tasks."},
+    {"down", verb_down, "[--timeout T] [--force]", "lets running tasks end, stops the daemon, leaves nothing behind",
+     "Tasks that still run after T (60s; 0: no limit) are ended. --force does not wait for tasks."},
     {"run", verb_run, "TYPE [OPTION...] -- COMMAND [ARG...]", "runs a task in a warm container of agent type TYPE",
      "  -i                 passes stdin to the command\n"
      "  -t                 gives it a terminal; with -i, yours (-it for both)\n"
@@ -55,11 +55,16 @@ const struct verb verbs[] = {
     {"leases", verb_leases, "[--json]", "the leases", ""},
     {"status", verb_status, "[--json]", "the daemon, the engine and the pools", ""},
     {"ps", verb_ps, "[--json]", "the containers", ""},
-    {"events", verb_events, "[--type T,...] [--agent-type TYPE] [--since ID] [-n COUNT] [--json]",
+    {"events", verb_events, "[--type T,...] [--agent-type TYPE] [--since ID] [-n COUNT] [--no-follow] [--json]",
      "what happens, as it happens",
-     "--since goes on after an event that was seen before (as does a connection that broke); docs/EVENTS.md lists the "
-     "types. "
-     "Ctrl-C ends it."},
+     "  --type T,...       only events of these types (docs/EVENTS.md lists them)\n"
+     "  --agent-type TYPE  only those of this agent type\n"
+     "  --since ID         goes on after an event that was seen before\n"
+     "  -n COUNT           ends after so many\n"
+     "  --no-follow        shows those that the daemon still keeps (with --since: those after it) and ends\n"
+     "  --json             one JSON object a line\n\n"
+     "After a connection that broke it goes on where it was. Ctrl-C ends it with 0; when the daemon stops it exits with "
+     "125."},
     {"metrics", verb_metrics, "[--json]", "what has been counted", ""},
     {"scale", verb_scale, "TYPE N|auto [--json]", "pins a pool's size; auto hands it back to the scaler", ""},
     {"warm", verb_warm, "TYPE N [--json]", "waits until N containers are warm, without pinning the size", ""},

@@ -68,3 +68,20 @@ int options_read(struct cli *cli, const struct option_spec *specs, size_t count,
     cli->argc = kept;
     return 0;
 }
+
+int options_time(const char *text, unsigned long *milliseconds)
+{
+    char *unit;
+    unsigned long value = strtoul(text, &unit, 10);
+    if (unit == text || value > 1000000000UL)
+        return -1;
+    if (strcmp(unit, "m") == 0)
+        *milliseconds = value * 60000;
+    else if (strcmp(unit, "s") == 0)
+        *milliseconds = value * 1000;
+    else if (strcmp(unit, "ms") == 0 || *unit == '\0')
+        *milliseconds = value;
+    else
+        return -1;
+    return 0;
+}

@@ -218,23 +218,6 @@ static int wait_until_ready(struct up *up, pid_t pid, unsigned long timeout_ms)
     return code;
 }
 
-static int parse_timeout(const char *text, unsigned long *milliseconds)
-{
-    char *unit;
-    unsigned long value = strtoul(text, &unit, 10);
-    if (unit == text || value > 1000000000UL)
-        return -1;
-    if (strcmp(unit, "m") == 0)
-        *milliseconds = value * 60000;
-    else if (strcmp(unit, "s") == 0)
-        *milliseconds = value * 1000;
-    else if (strcmp(unit, "ms") == 0 || *unit == '\0')
-        *milliseconds = value;
-    else
-        return -1;
-    return 0;
-}
-
 int verb_up(struct cli *cli)
 {
     struct up up = {.cli = cli, .argv = {"warmpoold", "serve"}, .argc = 2};
@@ -249,7 +232,7 @@ int verb_up(struct cli *cli)
         return read < 0 ? EXIT_FAILED : 0;
     if (cli->argc > 1)
         return misused(cli, "unexpected \"%s\"", cli->argv[1]);
-    if (up.timeout != NULL && parse_timeout(up.timeout, &timeout_ms) < 0)
+    if (up.timeout != NULL && options_time(up.timeout, &timeout_ms) < 0)
         return misused(cli, "--timeout %s: must be a time, as 30s or 2m", up.timeout);
     up.argv[up.argc++] = "--socket";
     up.argv[up.argc++] = cli->socket;

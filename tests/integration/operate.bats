@@ -223,3 +223,27 @@ containers_of() { warmpool ps --json | jq -r --arg type "$1" '[.[] | select(.age
     [ "$(tail -1 "$BATS_TEST_TMPDIR/order")" = background1 ]
     warmpool scale tester auto
 }
+
+@test "down waits for running tasks up to its deadline, then ends them and leaves nothing" {
+    other=$(mktemp -d "$BATS_TEST_TMPDIR/otherXXXX")
+    o() { "$BUILD/warmpool" --socket "$other/s" "$@"; }
+    o up --set stateDir="$other/state" --set warmupAgentTypes=coder --set poolSize=1 >/dev/null 2>&1
+    o run coder -- sh -c 'sleep 1; echo whole' >"$other/out" 3>&- &
+    task=$!
+    sleep 0.3
+    timeout 60 "$BUILD/warmpool" --socket "$other/s" down 2>/dev/null
+    wait $task
+    [ "$(cat "$other/out")" = whole ]
+    o up --set stateDir="$other/state" --set warmupAgentTypes=coder --set poolSize=1 >/dev/null 2>&1
+    o run coder -- sleep 1000 3>&- &
+    task=$!
+    sleep 0.3
+    run timeout 60 "$BUILD/warmpool" --socket "$other/s" down --timeout 1s
+    [ "$status" = 0 ]
+    [[ $output == *"they are ended now"* ]]
+    status=0
+    wait $task || status=$?
+    [ $status = 130 ]
+    run "$BUILD/warmpool" --socket "$other/s" down --timeout soon
+    [ "$status" = 125 ]
+}

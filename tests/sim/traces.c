@@ -57,16 +57,25 @@ static uint64_t arrive_fanout(struct world_config *config, struct chance *chance
     return now_us + 30 * SECOND + chance_below(chance, 60 * SECOND);
 }
 
+/* One of the kinds in each pool, told apart by the seed, with leases, priorities and the wish for fresh containers. */
 static uint64_t arrive_mixed(struct world_config *config, struct chance *chance, void *world, uint64_t now_us)
 {
-    uint64_t count = chance_hit(chance, 0.1) ? chance_below(chance, 30) : 1;
+    uint64_t kind = config->seed % (TRACE_KINDS + 1), count = 1, gap = chance_exponential(chance, 150.0 * MS);
+    if (kind == TRACE_BURSTY || kind == TRACE_FANOUT) { /* silence, then many at once */
+        count = 5 + chance_below(chance, 30);
+        gap = SECOND + chance_exponential(chance, 4.0 * SECOND);
+    } else if (kind == TRACE_DAILY) { /* a wave of a minute */
+        gap = (uint64_t)((double)gap * (1.5 + sin((double)(now_us % (60 * SECOND)) / (60.0 * SECOND) * 2 * M_PI)));
+    } else if (kind == TRACE_KINDS && chance_hit(chance, 0.1)) {
+        count = chance_below(chance, 30);
+    }
     for (; count > 0; count--) {
         bool lease = chance_hit(chance, 0.05);
         world_submit(world, (uint32_t)chance_below(chance, config->pools),
                      lease ? chance_exponential(chance, 5.0 * SECOND) : task_length(config, chance),
                      (unsigned)chance_below(chance, TASK_PRIORITIES), lease, chance_hit(chance, 0.05));
     }
-    return now_us + chance_exponential(chance, 150.0 * MS);
+    return now_us + gap;
 }
 
 void trace_use(struct world_config *config, enum trace_kind kind)

@@ -17,24 +17,24 @@
 #define COPIES_MAX                                                                                                     \
     (64U * 1024U * 1024U) /* bytes of the file's text times agent types, each of which has its own copy */
 #define PIPE_WAIT_MS 5000
+#define FAULTS_MAX   500U
 #define PATH_DEFAULT "/etc/warmpool/warmpool.yaml"
 #define TYPE_KEY     "agentConfigs"
 #define PROFILES_MAX 256U
-
-struct draft { /* a profile, and which of its keys somebody has set */
-    struct profile profile;
-    bool *given; /* here or at the top level */
-    bool *own;   /* here */
-};
 
 struct loader {
     struct config *config;
     const char *name; /* of the file */
     size_t size;      /* of its text */
-    bool *given;      /* top level */
-    struct draft *drafts;
+    struct profile *drafts;
     size_t draft_count;
     struct error *err;
+    /* To go on after an error: */
+    config_fault_fn *fault;
+    void *user;
+    size_t faults;
+    const char *checked; /* agent type */
+    struct buffer told;  /* what was said, each between newlines, without the agent type */
 };
 
 /* --- defaults ------------------------------------------------------------------------------------------------ */
@@ -93,6 +93,10 @@ static int fill_paths(struct config *config, struct error *err)
         free(config->docker_host);
         config->docker_host = NULL;
     }
+    /* Of an engine elsewhere nothing is known. */
+    const char *engine = config->docker_host != NULL ? config->docker_host : getenv("DOCKER_HOST");
+    if (engine != NULL && engine[0] != '\0' && strncmp(engine, "unix:", 5) != 0)
+        config->host_memory_bytes = 0;
     if (config->docker_cert_path[0] == '\0') {
         free(config->docker_cert_path);
         config->docker_cert_path = NULL;
@@ -111,11 +115,16 @@ static int unknown_key(const struct loader *loader, const char *where, const cha
     return error_set(loader->err, ERROR_INVALID, "%s%.64s: unknown key; `warmpool config docs` lists all", where, key);
 }
 
+static void remember(struct config_origin *origins, const struct option *option, enum config_source source, int line)
+{
+    origins[option - options] = (struct config_origin){.source = source, .line = line};
+}
+
 static int set_top(struct loader *loader, const struct option *option, const struct tree *value, const char *text,
-                   const struct origin *origin)
+                   const struct origin *origin, enum config_source source)
 {
     void *record = option->scope == SCOPE_GLOBAL ? (void *)loader->config : &loader->config->defaults;
-    loader->given[option - options] = true;
+    remember(loader->config->defaults.origins, option, source, value != NULL ? value->line : 0);
     return value != NULL ? option_set(option, record, value, origin, loader->err)
                          : option_set_text(option, record, text, origin, loader->err);
 }
@@ -127,15 +136,15 @@ static const struct option *find_in_type(const char *key)
     return option != NULL && option->scope != SCOPE_GLOBAL ? option : NULL;
 }
 
-static struct draft *find_draft(struct loader *loader, const char *agent_type)
+static struct profile *find_draft(struct loader *loader, const char *agent_type)
 {
     for (size_t i = 0; i < loader->draft_count; i++)
-        if (strcmp(loader->drafts[i].profile.agent_type, agent_type) == 0)
+        if (strcmp(loader->drafts[i].agent_type, agent_type) == 0)
             return &loader->drafts[i];
     return NULL;
 }
 
-static struct draft *add_draft(struct loader *loader, const char *agent_type)
+static struct profile *add_draft(struct loader *loader, const char *agent_type)
 {
     if (loader->draft_count >= PROFILES_MAX || loader->size * (loader->draft_count + 1) > COPIES_MAX) {
         error_set(loader->err, ERROR_INVALID,
@@ -143,33 +152,84 @@ static struct draft *add_draft(struct loader *loader, const char *agent_type)
                   agent_type, PROFILES_MAX, COPIES_MAX / PROFILES_MAX);
         return NULL;
     }
-    struct draft *drafts = realloc(loader->drafts, (loader->draft_count + 1) * sizeof *drafts);
+    struct profile *drafts = realloc(loader->drafts, (loader->draft_count + 1) * sizeof *drafts);
     if (drafts == NULL) {
         error_set(loader->err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
     loader->drafts = drafts;
-    struct draft *draft = &drafts[loader->draft_count];
-    draft->given = calloc(option_count, sizeof *draft->given);
-    draft->own = calloc(option_count, sizeof *draft->own);
-    if (draft->given == NULL || draft->own == NULL ||
-        profile_copy(&draft->profile, &loader->config->defaults, agent_type) < 0) {
-        free(draft->given);
-        free(draft->own);
+    struct profile *draft = &drafts[loader->draft_count];
+    if (profile_copy(draft, &loader->config->defaults, agent_type) < 0) {
         error_set(loader->err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
-    memcpy(draft->given, loader->given, option_count * sizeof *draft->given);
     loader->draft_count++;
-    if (profile_built_in(&draft->profile) < 0) {
+    draft->origins = calloc(option_count, sizeof *draft->origins);
+    if (draft->origins == NULL || profile_built_in(draft) < 0) {
         error_set(loader->err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
     return draft;
 }
 
+/* --- going on after an error --------------------------------------------------------------------------------- */
+
+/* Messages quote what they are about; a terminal gets no commands out of a file. */
+static void clean(struct error *err)
+{
+    for (char *c = err->message; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+}
+
+/* What is wrong at the top level is so for each type that takes it from there: said once. */
+static bool is_told(struct loader *loader)
+{
+    char type[AGENT_TYPE_MAX + 3], line[ERROR_MESSAGE_MAX + 3];
+    snprintf(type, sizeof type, "%s: ", loader->checked);
+    const char *message = loader->err->message, *found = strstr(message, type);
+    size_t before = found == NULL ? strlen(message) : (size_t)(found - message);
+    snprintf(line, sizeof line, "\n%.*s%s\n", (int)before, message, found == NULL ? "" : found + strlen(type));
+    const char *told = buffer_text(&loader->told);
+    if (told != NULL && strstr(told, line) != NULL)
+        return true;
+    buffer_append_string(&loader->told, line);
+    return false;
+}
+
+/* 0: go on, the error was told. */
+static int forgive(void *user)
+{
+    struct loader *loader = user;
+    if (loader->fault == NULL || loader->err->code == ERROR_NOMEM)
+        return -1;
+    clean(loader->err);
+    if (loader->checked == NULL || !is_told(loader))
+        loader->fault(loader->user, loader->err->message);
+    *loader->err = (struct error)ERROR_INIT;
+    return ++loader->faults < FAULTS_MAX ? 0 : -1;
+}
+
 /* --- the file -------------------------------------------------------------------------------------------------------
  */
+
+static int read_type_key(struct loader *loader, struct profile *draft, const struct tree *item)
+{
+    char key[160], where[320];
+    snprintf(key, sizeof key, TYPE_KEY ".%s.%.64s", draft->agent_type, item->key);
+    snprintf(where, sizeof where, "%s:%d: " TYPE_KEY ".%s.", loader->name, item->line, draft->agent_type);
+    const struct option *option = find_in_type(item->key);
+    if (option == NULL && option_find(item->key) != NULL)
+        return error_set(loader->err, ERROR_INVALID, "%s%s: is a key of the top level, not of an agent type", where,
+                         item->key);
+    if (option == NULL)
+        return unknown_key(loader, where, item->key);
+    struct origin origin = {.name = loader->name, .key = key};
+    if (origin_given(&draft->origins[option - options])) /* keys are unique, but image is dockerImage */
+        return error_set(loader->err, ERROR_INVALID, "%simage and dockerImage are both given; remove one", where);
+    remember(draft->origins, option, SOURCE_FILE, item->line);
+    return option_set(option, draft, item, &origin, loader->err);
+}
 
 static int read_type(struct loader *loader, const struct tree *type)
 {
@@ -180,43 +240,42 @@ static int read_type(struct loader *loader, const struct tree *type)
     if (type->kind != TREE_MAPPING)
         return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY ".%s must be a mapping of keys to values",
                          loader->name, type->line, type->key);
-    struct draft *draft = find_draft(loader, type->key);
+    struct profile *draft = find_draft(loader, type->key);
     if (draft == NULL && (draft = add_draft(loader, type->key)) == NULL)
         return error_prefix(loader->err, "%s:%d", loader->name, type->line);
-    for (const struct tree *item = type->first; item != NULL; item = item->next) {
-        char key[160], where[320];
-        snprintf(key, sizeof key, TYPE_KEY ".%s.%.64s", type->key, item->key);
-        snprintf(where, sizeof where, "%s:%d: " TYPE_KEY ".%s.", loader->name, item->line, type->key);
-        const struct option *option = find_in_type(item->key);
-        if (option == NULL && option_find(item->key) != NULL)
-            return error_set(loader->err, ERROR_INVALID, "%s%s: is a key of the top level, not of an agent type", where,
-                             item->key);
-        if (option == NULL)
-            return unknown_key(loader, where, item->key);
-        struct origin origin = {.name = loader->name, .key = key};
-        if (draft->own[option - options]) /* keys are unique, but image is dockerImage */
-            return error_set(loader->err, ERROR_INVALID, "%simage and dockerImage are both given; remove one", where);
-        draft->given[option - options] = draft->own[option - options] = true;
-        if (option_set(option, &draft->profile, item, &origin, loader->err) < 0)
+    for (const struct tree *item = type->first; item != NULL; item = item->next)
+        if (read_type_key(loader, draft, item) < 0 && forgive(loader) < 0)
             return -1;
-    }
     return 0;
+}
+
+static int read_top_key(struct loader *loader, const struct tree *item)
+{
+    char where[256];
+    snprintf(where, sizeof where, "%s:%d: ", loader->name, item->line);
+    const struct option *option = option_find(item->key);
+    if (option == NULL)
+        return unknown_key(loader, where, item->key);
+    struct origin origin = {.name = loader->name, .key = item->key};
+    return set_top(loader, option, item, NULL, &origin, SOURCE_FILE);
 }
 
 static int read_top(struct loader *loader, const struct tree *root)
 {
-    for (const struct tree *item = root->first; item != NULL; item = item->next) {
-        if (strcmp(item->key, TYPE_KEY) == 0)
-            continue;
-        char where[256];
-        snprintf(where, sizeof where, "%s:%d: ", loader->name, item->line);
-        const struct option *option = option_find(item->key);
-        if (option == NULL)
-            return unknown_key(loader, where, item->key);
-        struct origin origin = {.name = loader->name, .key = item->key};
-        if (set_top(loader, option, item, NULL, &origin) < 0)
+    for (const struct tree *item = root->first; item != NULL; item = item->next)
+        if (strcmp(item->key, TYPE_KEY) != 0 && read_top_key(loader, item) < 0 && forgive(loader) < 0)
             return -1;
-    }
+    return 0;
+}
+
+static int read_all_types(struct loader *loader, const struct tree *item)
+{
+    if (item->kind != TREE_MAPPING)
+        return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY " must be a mapping of agent types",
+                         loader->name, item->line);
+    for (const struct tree *type = item->first; type != NULL; type = type->next)
+        if (read_type(loader, type) < 0 && forgive(loader) < 0)
+            return -1;
     return 0;
 }
 
@@ -225,33 +284,14 @@ static int read_types(struct loader *loader, const struct tree *root)
     for (size_t i = 0; profile_built_in_name(i) != NULL; i++)
         if (add_draft(loader, profile_built_in_name(i)) == NULL)
             return -1;
-    for (const struct tree *item = root->first; item != NULL; item = item->next) {
-        if (strcmp(item->key, TYPE_KEY) != 0)
-            continue;
-        if (item->kind != TREE_MAPPING)
-            return error_set(loader->err, ERROR_INVALID, "%s:%d: " TYPE_KEY " must be a mapping of agent types",
-                             loader->name, item->line);
-        for (const struct tree *type = item->first; type != NULL; type = type->next)
-            if (read_type(loader, type) < 0)
-                return -1;
-    }
+    for (const struct tree *item = root->first; item != NULL; item = item->next)
+        if (strcmp(item->key, TYPE_KEY) == 0 && read_all_types(loader, item) < 0 && forgive(loader) < 0)
+            return -1;
     return 0;
 }
 
 /* --- environment and overrides
  * ---------------------------------------------------------------------------------------- */
-
-/* poolSize: WARMPOOL_POOL_SIZE. */
-static void environment_name(const char *key, char *name, size_t size)
-{
-    size_t used = (size_t)snprintf(name, size, "WARMPOOL_");
-    for (; *key != '\0' && used + 3 < size; key++) {
-        if (isupper((unsigned char)*key))
-            name[used++] = '_';
-        name[used++] = (char)toupper((unsigned char)*key);
-    }
-    name[used] = '\0';
-}
 
 static int read_environment(struct loader *loader)
 {
@@ -260,7 +300,8 @@ static int read_environment(struct loader *loader)
         environment_name(options[i].key, name, sizeof name);
         const char *text = getenv(name);
         struct origin origin = {.key = name};
-        if (text != NULL && set_top(loader, &options[i], NULL, text, &origin) < 0)
+        if (text != NULL && set_top(loader, &options[i], NULL, text, &origin, SOURCE_ENVIRONMENT) < 0 &&
+            forgive(loader) < 0)
             return -1;
     }
     return 0;
@@ -279,7 +320,7 @@ static int override_top(struct loader *loader, const struct config_override *ove
         return unknown_key(loader, "--set ", override->key);
     snprintf(key, sizeof key, "--set %s", override->key);
     struct origin origin = {.key = key};
-    return set_top(loader, option, NULL, override->value, &origin);
+    return set_top(loader, option, NULL, override->value, &origin, SOURCE_SETTING);
 }
 
 static int override_type(struct loader *loader, const struct config_override *override)
@@ -297,13 +338,13 @@ static int override_type(struct loader *loader, const struct config_override *ov
     snprintf(where, sizeof where, "--set " TYPE_KEY ".%s.", type);
     if (option == NULL)
         return unknown_key(loader, where, rest + length + 1);
-    struct draft *draft = find_draft(loader, type);
+    struct profile *draft = find_draft(loader, type);
     if (draft == NULL && (draft = add_draft(loader, type)) == NULL)
         return -1;
-    draft->given[option - options] = draft->own[option - options] = true;
+    remember(draft->origins, option, SOURCE_SETTING, 0);
     snprintf(key, sizeof key, "--set %.150s", override->key);
     struct origin origin = {.key = key};
-    return option_set_text(option, &draft->profile, override->value, &origin, loader->err);
+    return option_set_text(option, draft, override->value, &origin, loader->err);
 }
 
 /* --- all together
@@ -344,9 +385,8 @@ static int check_registry_auth(const struct config *config, struct error *err)
         "registryAuth needs a username with either a password or a passwordFile, or an identityToken alone");
 }
 
-static int check_all(struct loader *loader)
+static int check_words(const struct config *config, struct error *err)
 {
-    struct config *config = loader->config;
     static const char *const words[] = {"host-network", "no-cleanup",     "unconfined",
                                         "root-user",    "new-privileges", "host-paths"};
     for (char **word = config->allow_unsafe; *word != NULL; word++) {
@@ -355,28 +395,51 @@ static int check_all(struct loader *loader)
             known = known || strcmp(*word, words[i]) == 0;
         if (!known)
             return error_set(
-                loader->err, ERROR_INVALID,
+                err, ERROR_INVALID,
                 "allowUnsafe: \"%.64s\" is not known; allowed: host-network, no-cleanup, unconfined, root-user, "
                 "new-privileges, host-paths",
                 *word);
     }
+    return 0;
+}
+
+static int check_cleanup(const struct config *config, struct error *err)
+{
     if (!config->cleanup_between_tasks) {
         bool allowed = false;
         for (char **word = config->allow_unsafe; *word != NULL; word++)
             allowed = allowed || strcmp(*word, "no-cleanup") == 0;
         if (!allowed)
             return error_set(
-                loader->err, ERROR_INVALID,
+                err, ERROR_INVALID,
                 "cleanupBetweenTasks false lets one task meet what another left; to allow it put no-cleanup into "
                 "allowUnsafe");
     }
-    if (check_registry_auth(config, loader->err) < 0)
-        return -1;
-    if (profile_check(config, &config->defaults, loader->given, loader->given, loader->err) < 0)
+    return 0;
+}
+
+static int check_profile(struct loader *loader, struct profile *profile)
+{
+    loader->checked = profile->agent_type;
+    struct check check = {
+        .config = loader->config, .profile = profile, .err = loader->err, .forgive = forgive, .user = loader};
+    return profile_check(&check);
+}
+
+/* What is wrong by itself makes more wrong beside it: it is to be mended first. */
+static int check_all(struct loader *loader)
+{
+    static int (*const checks[])(const struct config *config, struct error *err) = {check_words, check_cleanup,
+                                                                                    check_registry_auth};
+    if (loader->faults > 0)
+        return 0;
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++)
+        if (checks[i](loader->config, loader->err) < 0 && forgive(loader) < 0)
+            return -1;
+    if (check_profile(loader, &loader->config->defaults) < 0)
         return -1;
     for (size_t i = 0; i < loader->draft_count; i++)
-        if (profile_check(config, &loader->drafts[i].profile, loader->drafts[i].given, loader->drafts[i].own,
-                          loader->err) < 0)
+        if (check_profile(loader, &loader->drafts[i]) < 0)
             return -1;
     return 0;
 }
@@ -389,67 +452,88 @@ static int load(struct loader *loader, const struct tree *root, bool environment
     if (environment && read_environment(loader) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (!names_type(overrides[i].key) && override_top(loader, &overrides[i]) < 0)
+        if (!names_type(overrides[i].key) && override_top(loader, &overrides[i]) < 0 && forgive(loader) < 0)
             return -1;
     if (read_types(loader, root) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (names_type(overrides[i].key) && override_type(loader, &overrides[i]) < 0)
+        if (names_type(overrides[i].key) && override_type(loader, &overrides[i]) < 0 && forgive(loader) < 0)
             return -1;
     if (fill_paths(loader->config, loader->err) < 0)
         return -1;
     return check_all(loader);
 }
 
-/* Hands the drafts' profiles to the config. */
-static int keep_profiles(struct loader *loader)
+/* Hands the drafts to the config. */
+static void keep_profiles(struct loader *loader)
 {
-    struct config *config = loader->config;
-    config->profiles = calloc(loader->draft_count + 1, sizeof *config->profiles);
-    if (config->profiles == NULL)
-        return error_set(loader->err, ERROR_NOMEM, "out of memory");
-    for (; config->profile_count < loader->draft_count; config->profile_count++) {
-        config->profiles[config->profile_count] = loader->drafts[config->profile_count].profile;
-        memset(&loader->drafts[config->profile_count].profile, 0, sizeof(struct profile)); /* handed over */
-    }
-    return 0;
+    loader->config->profiles = loader->drafts;
+    loader->config->profile_count = loader->draft_count;
+    loader->drafts = NULL; /* handed over */
+    loader->draft_count = 0;
 }
 
-/* Messages quote what they are about; a terminal gets no commands out of a file. */
-static void clean(struct error *err)
+static int open_config(struct loader *loader, uint64_t host_memory_bytes)
 {
-    for (char *c = err->message; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
+    loader->config = calloc(1, sizeof *loader->config);
+    if (loader->config == NULL)
+        return error_set(loader->err, ERROR_NOMEM, "out of memory");
+    loader->config->host_memory_bytes = host_memory_bytes;
+    loader->config->name = strdup(loader->name);
+    loader->config->defaults.origins = calloc(option_count, sizeof *loader->config->defaults.origins);
+    return loader->config->name == NULL || loader->config->defaults.origins == NULL
+               ? error_set(loader->err, ERROR_NOMEM, "out of memory")
+               : 0;
+}
+
+/* A text with all that is laid over it, and what becomes of errors. */
+struct request {
+    const char *text, *name;
+    size_t size;
+    bool environment;
+    const struct config_override *overrides;
+    size_t override_count;
+    uint64_t host_memory_bytes;
+    config_fault_fn *fault;
+    void *user;
+};
+
+static struct config *parse(const struct request *request, struct error *err)
+{
+    struct loader loader = {
+        .name = request->name, .size = request->size, .err = err, .fault = request->fault, .user = request->user};
+    struct tree *root = NULL;
+    int result = open_config(&loader, request->host_memory_bytes);
+    if (result == 0 && request->size > FILE_MAX)
+        result = error_set(err, ERROR_INVALID, "%s: larger than what is allowed, %u bytes", request->name, FILE_MAX);
+    if (result == 0 && (root = tree_parse(request->text, request->size, request->name, err)) == NULL)
+        result = -1;
+    if (result == 0)
+        result = load(&loader, root, request->environment, request->overrides, request->override_count);
+    if (result == 0)
+        keep_profiles(&loader);
+    else if (err->code != ERROR_NONE)
+        forgive(&loader); /* what nothing can go on after is told as well */
+    tree_free(root);
+    for (size_t i = 0; i < loader.draft_count; i++)
+        profile_release(&loader.drafts[i]);
+    free(loader.drafts);
+    buffer_free(&loader.told);
+    clean(err);
+    return result < 0 || loader.faults > 0 ? config_free(loader.config) : loader.config;
 }
 
 struct config *config_parse(const char *text, size_t size, const char *name, bool environment,
                             const struct config_override *overrides, size_t override_count, struct error *err)
 {
     struct error ignored = ERROR_INIT;
-    struct loader loader = {.name = name, .size = size, .err = err != NULL ? err : &ignored};
-    struct tree *root = NULL;
-    int result = -1;
-    loader.config = calloc(1, sizeof *loader.config);
-    loader.given = calloc(option_count, sizeof *loader.given);
-    if (loader.config == NULL || loader.given == NULL)
-        error_set(loader.err, ERROR_NOMEM, "out of memory");
-    else if (size > FILE_MAX)
-        error_set(loader.err, ERROR_INVALID, "%s: larger than what is allowed, %u bytes", name, FILE_MAX);
-    else if ((root = tree_parse(text, size, name, loader.err)) != NULL &&
-             load(&loader, root, environment, overrides, override_count) == 0)
-        result = keep_profiles(&loader);
-    tree_free(root);
-    for (size_t i = 0; i < loader.draft_count; i++) {
-        profile_release(&loader.drafts[i].profile);
-        free(loader.drafts[i].given);
-        free(loader.drafts[i].own);
-    }
-    free(loader.drafts);
-    free(loader.given);
-    if (result < 0)
-        clean(loader.err);
-    return result < 0 ? config_free(loader.config) : loader.config;
+    const struct request request = {.text = text,
+                                    .size = size,
+                                    .name = name,
+                                    .environment = environment,
+                                    .overrides = overrides,
+                                    .override_count = override_count};
+    return parse(&request, err != NULL ? err : &ignored);
 }
 
 /* A file, or what stands for one: /dev/null, and a pipe as a shell's <(...) is, which is not waited for for ever. */
@@ -493,8 +577,13 @@ static int read_file(const char *path, struct buffer *text, struct error *err)
     return error_set(err, ERROR_INVALID, "%s: larger than what is allowed, %u bytes", path, FILE_MAX);
 }
 
-struct config *config_load(const char *path, const struct config_override *overrides, size_t override_count,
-                           struct error *err)
+static uint64_t host_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages <= 0 || page <= 0 ? 0 : (uint64_t)pages * (uint64_t)page;
+}
+
+static struct config *load_file(const char *path, struct request *request, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = {0};
     if (path == NULL)
@@ -503,13 +592,46 @@ struct config *config_load(const char *path, const struct config_override *overr
         path = PATH_DEFAULT;
     if (path != NULL && read_file(path, &text, err) < 0)
         return NULL;
-    const char *bytes = buffer_text(&text);
-    if (bytes == NULL) {
+    request->text = buffer_text(&text);
+    if (request->text == NULL) {
         error_set(err, ERROR_NOMEM, "out of memory");
         return NULL;
     }
-    return config_parse(bytes, buffer_length(&text), path != NULL ? path : "defaults", true, overrides, override_count,
-                        err);
+    request->size = buffer_length(&text);
+    request->name = path != NULL ? path : "defaults";
+    request->environment = true;
+    request->host_memory_bytes = host_memory();
+    return parse(request, err);
+}
+
+struct config *config_load(const char *path, const struct config_override *overrides, size_t override_count,
+                           struct error *err)
+{
+    struct error ignored = ERROR_INIT;
+    struct request request = {.overrides = overrides, .override_count = override_count};
+    return load_file(path, &request, err != NULL ? err : &ignored);
+}
+
+struct config *config_check(const char *path, const struct config_override *overrides, size_t override_count,
+                            config_fault_fn *fault, void *user)
+{
+    struct error error = ERROR_INIT;
+    struct request request = {.overrides = overrides, .override_count = override_count, .fault = fault, .user = user};
+    struct config *config = load_file(path, &request, &error);
+    if (config == NULL && error.code != ERROR_NONE)
+        fault(user, error.message);
+    return config;
+}
+
+size_t config_key_count(const struct config *config)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < option_count; i++) {
+        count += config->defaults.origins[i].source == SOURCE_FILE;
+        for (size_t j = 0; j < config->profile_count; j++)
+            count += config->profiles[j].origins[i].source == SOURCE_FILE;
+    }
+    return count;
 }
 
 struct config *config_free(struct config *config)
@@ -523,6 +645,7 @@ struct config *config_free(struct config *config)
     for (size_t i = 0; i < config->profile_count; i++)
         profile_release(&config->profiles[i]);
     free(config->profiles);
+    free(config->name);
     free(config);
     return NULL;
 }
@@ -608,22 +731,29 @@ void config_print_docs(struct buffer *out)
                          ";\n`warmpool config show` prints what is in force, their limits and variables included.\n");
 }
 
+static void print_line(const struct config *config, const struct profile *profile, const struct option *option,
+                       struct buffer *out)
+{
+    char place[256];
+    const struct config_origin *origin = &profile->origins[option - options];
+    buffer_printf(out, "%s%s: ", profile == &config->defaults ? "" : "    ", option->key);
+    option_print(option, option->scope == SCOPE_GLOBAL ? (const void *)config : profile, out);
+    if (profile != &config->defaults && origin->source == SOURCE_DEFAULT)
+        snprintf(place, sizeof place, "as above");
+    else
+        origin_print(config, origin, option->key, place, sizeof place);
+    buffer_printf(out, "  # %s\n", place);
+}
+
 void config_print_effective(const struct config *config, struct buffer *out)
 {
-    for (size_t i = 0; i < option_count; i++) {
-        buffer_printf(out, "%s: ", options[i].key);
-        option_print(&options[i], options[i].scope == SCOPE_GLOBAL ? (const void *)config : &config->defaults, out);
-        buffer_append_string(out, "\n");
-    }
+    for (size_t i = 0; i < option_count; i++)
+        print_line(config, &config->defaults, &options[i], out);
     buffer_append_string(out, TYPE_KEY ":\n");
     for (size_t i = 0; i < config->profile_count; i++) {
         buffer_printf(out, "  %s:\n", config->profiles[i].agent_type);
-        for (size_t j = 0; j < option_count; j++) {
-            if (options[j].scope == SCOPE_GLOBAL)
-                continue;
-            buffer_printf(out, "    %s: ", options[j].key);
-            option_print(&options[j], &config->profiles[i], out);
-            buffer_append_string(out, "\n");
-        }
+        for (size_t j = 0; j < option_count; j++)
+            if (options[j].scope != SCOPE_GLOBAL)
+                print_line(config, &config->profiles[i], &options[j], out);
     }
 }

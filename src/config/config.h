@@ -42,9 +42,17 @@ enum config_transport { TRANSPORT_AUTO, TRANSPORT_SOCKET, TRANSPORT_ATTACH };
 
 enum config_policy { SCALING_PREDICTIVE, SCALING_THRESHOLD };
 
+enum config_source { SOURCE_DEFAULT, SOURCE_BUILT_IN, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_SETTING };
+
+struct config_origin { /* where a value comes from */
+    enum config_source source;
+    int line; /* of the file */
+};
+
 /* What one agent type's pool and containers are like. */
 struct profile {
     char *agent_type;
+    struct config_origin *origins; /* of this type's own values, by index into the option table; NULL in copies */
     /* container */
     char *image;            /* image, else dockerImage */
     char *docker_registry;  /* dockerRegistry, "": none */
@@ -95,8 +103,10 @@ struct profile {
 };
 
 struct config {
-    char *docker_host;      /* NULL: $DOCKER_HOST, else the default socket */
-    char *docker_cert_path; /* NULL: $DOCKER_CERT_PATH, or ~/.docker where $DOCKER_TLS_VERIFY is set, else no TLS */
+    char *name;                 /* of the file, for messages */
+    uint64_t host_memory_bytes; /* of this host when the engine is on it and config_load() looked; 0: not known */
+    char *docker_host;          /* NULL: $DOCKER_HOST, else the default socket */
+    char *docker_cert_path;     /* NULL: $DOCKER_CERT_PATH, or ~/.docker where $DOCKER_TLS_VERIFY is set, else no TLS */
     enum config_transport transport;
     char *state_dir; /* absolute */
     char *socket;    /* absolute */
@@ -134,7 +144,15 @@ struct config *config_load(const char *path, const struct config_override *overr
 struct config *config_parse(const char *text, size_t size, const char *name, bool environment,
                             const struct config_override *overrides, size_t override_count, struct error *err);
 
+/* As config_load(), but goes on after an error, as far as that makes sense, and tells each. NULL when there was one. */
+typedef void config_fault_fn(void *user, const char *text);
+struct config *config_check(const char *path, const struct config_override *overrides, size_t override_count,
+                            config_fault_fn *fault, void *user);
+
 struct config *config_free(struct config *config); /* returns NULL */
+
+/* How many keys the file has set, those of agent types included. */
+size_t config_key_count(const struct config *config);
 
 /* The profile for a type: its own, or a copy of the defaults under that name (which the caller frees with
  * profile_free()). NULL with ERROR_INVALID for a malformed name, ERROR_NOT_FOUND for an unknown one under
@@ -174,7 +192,8 @@ const char *config_registry_auth(const struct config *config, const char *name);
 /* Says what weakens a default: key, agent type, consequence, one call each. */
 void config_warnings(const struct config *config, void (*warn)(void *user, const char *text), void *user);
 
-/* Prints the option table as Markdown (docs/CONFIGURATION.md), or the effective configuration as YAML. Into `out`. */
+/* Prints the option table as Markdown (docs/CONFIGURATION.md), or the effective configuration as YAML, with
+ * comments that say where each value comes from. Into `out`. */
 struct buffer;
 void config_print_docs(struct buffer *out);
 void config_print_effective(const struct config *config, struct buffer *out);

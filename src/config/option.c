@@ -108,7 +108,7 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_SUBNET] = "ADDRESS/PREFIX with a prefix of 8 to 29, as 10.213.0.0/16",
         [TYPE_STRINGS] = "a list of texts",
         [TYPE_TYPES] = "a list of agent types ([a-z0-9][a-z0-9-]{0,30})",
-        [TYPE_PAIRS] = "a mapping of variable names to texts, at most 200",
+        [TYPE_PAIRS] = "a mapping of variable names to texts, at most 100",
         [TYPE_TMPFS] = "a mapping of absolute paths to sizes, at most 12",
         [TYPE_MOUNTS] = "a list of \"/host/path:/container/path\" or \"...:rw\", at most 32",
         [TYPE_ULIMITS] = "a mapping of limit names to N or \"SOFT:HARD\", at most 16",
@@ -417,19 +417,21 @@ static int set_strings(char ***field, const struct tree *value, bool types)
     return 0;
 }
 
-#define PAIRS_MAX 200U /* a container's environment has room for so many */
+#define PAIRS_MAX     100U /* of one mapping; a type's come to those of the top level, */
+#define PAIRS_ROOM    240U /* and a container's environment has room for so many */
+#define PAIR_NAME_MAX 255U
 
 /* Adds to what is there, replacing the same names. */
 static int add_pairs(char ***field, const struct tree *value)
 {
-    if (!scalars_only(value, TREE_MAPPING))
+    if (!scalars_only(value, TREE_MAPPING) || count_children(value) > PAIRS_MAX)
         return -1;
     size_t count = 0;
     while (*field != NULL && (*field)[count] != NULL)
         count++;
     for (const struct tree *item = value->first; item != NULL; item = item->next) {
         size_t length = strlen(item->key);
-        if (length == 0 || strchr(item->key, '=') != NULL)
+        if (length == 0 || length > PAIR_NAME_MAX || strchr(item->key, '=') != NULL)
             return -1;
         char *pair = malloc(length + strlen(item->text) + 2);
         if (pair == NULL)
@@ -443,7 +445,7 @@ static int add_pairs(char ***field, const struct tree *value)
             (*field)[at] = pair;
             continue;
         }
-        char **list = count >= PAIRS_MAX ? NULL : realloc(*field, (count + 2) * sizeof *list);
+        char **list = count >= PAIRS_ROOM ? NULL : realloc(*field, (count + 2) * sizeof *list);
         if (list == NULL) {
             free(pair);
             return -1;

@@ -95,23 +95,19 @@ void resources_print(const struct config_resources *resources, struct buffer *ou
 
 /* --- into the profile -------------------------------------------------------------------------------------------- */
 
-static bool is_given(const bool *own, const char *key)
+static int settle_memory(const struct check *check)
 {
-    return own[option_find(key) - options];
-}
-
-static int settle_memory(struct profile *profile, const bool *own, struct error *err)
-{
+    struct profile *profile = check->profile;
     uint64_t *limit = &profile->resources.max_memory_bytes;
-    if (is_given(own, "memory") && !is_given(own, "resourceLimits"))
+    if (check_own(check, "memory") && !check_own(check, "resourceLimits"))
         *limit = 0;
     if (*limit == 0)
         return 0;
-    if (is_given(own, "memory") && profile->memory_bytes != *limit)
-        return error_set(err, ERROR_INVALID,
-                         "%s: memory (%" PRIu64 " bytes) and resourceLimits.maxMemory (%" PRIu64
-                         " bytes) are both given; remove one",
-                         profile->agent_type, profile->memory_bytes, *limit);
+    if (check_own(check, "memory") && profile->memory_bytes != *limit)
+        return check_refuse(check, "memory",
+                            "memory (%" PRIu64 " bytes) and resourceLimits.maxMemory (%" PRIu64
+                            " bytes) are both given; remove one",
+                            profile->memory_bytes, *limit);
     profile->memory_bytes = *limit;
     return 0;
 }
@@ -124,47 +120,48 @@ static struct config_ulimit *find_nofile(const struct profile *profile)
     return NULL;
 }
 
-static int add_nofile(struct profile *profile, int64_t handles, struct error *err)
+static int add_nofile(const struct check *check, int64_t handles)
 {
+    struct profile *profile = check->profile;
     if (profile->ulimit_count >= 16)
-        return error_set(err, ERROR_INVALID, "%s: ulimits has no room for nofile of resourceLimits.maxFileHandles",
-                         profile->agent_type);
+        return check_refuse(check, "ulimits", "ulimits has no room for nofile of resourceLimits.maxFileHandles");
     struct config_ulimit *list = realloc(profile->ulimits, (profile->ulimit_count + 1) * sizeof *list);
     if (list == NULL)
-        return error_set(err, ERROR_NOMEM, "out of memory");
+        return error_set(check->err, ERROR_NOMEM, "out of memory");
     profile->ulimits = list;
     list[profile->ulimit_count] = (struct config_ulimit){.name = strdup("nofile"), .soft = handles, .hard = handles};
-    return list[profile->ulimit_count++].name == NULL ? error_set(err, ERROR_NOMEM, "out of memory") : 0;
+    return list[profile->ulimit_count++].name == NULL ? error_set(check->err, ERROR_NOMEM, "out of memory") : 0;
 }
 
-static int settle_handles(struct profile *profile, const bool *own, struct error *err)
+static int settle_handles(const struct check *check)
 {
+    struct profile *profile = check->profile;
     struct config_ulimit *nofile = find_nofile(profile);
-    bool limited = is_given(own, "ulimits") && nofile != NULL;
+    bool limited = check_own(check, "ulimits") && nofile != NULL;
     int64_t handles = profile->resources.max_file_handles;
-    if (limited && !is_given(own, "resourceLimits"))
+    if (limited && !check_own(check, "resourceLimits"))
         profile->resources.max_file_handles = 0;
     if (profile->resources.max_file_handles == 0)
         return 0;
     if (limited && (nofile->soft != handles || nofile->hard != handles))
-        return error_set(err, ERROR_INVALID,
-                         "%s: ulimits.nofile and resourceLimits.maxFileHandles (%" PRId64
-                         ") are both given; remove one",
-                         profile->agent_type, handles);
+        return check_refuse(check, "ulimits",
+                            "ulimits.nofile and resourceLimits.maxFileHandles (%" PRId64 ") are both given; remove one",
+                            handles);
     if (nofile == NULL)
-        return add_nofile(profile, handles, err);
+        return add_nofile(check, handles);
     nofile->soft = nofile->hard = handles;
     return 0;
 }
 
-int resources_settle(struct profile *profile, const bool *own, struct error *err)
+int resources_settle(const struct check *check)
 {
-    if (settle_memory(profile, own, err) < 0 || settle_handles(profile, own, err) < 0)
+    struct profile *profile = check->profile;
+    if (settle_memory(check) < 0 || settle_handles(check) < 0)
         return -1;
     if (profile->resources.max_disk_bytes > profile->memory_bytes)
-        return error_set(err, ERROR_INVALID,
-                         "%s: resourceLimits.maxDiskSpace (%" PRIu64 " MiB) exceeds the memory limit (%" PRIu64
-                         " MiB), which writable mounts count against; raise memory or lower it",
-                         profile->agent_type, profile->resources.max_disk_bytes >> 20, profile->memory_bytes >> 20);
+        return check_refuse(check, "resourceLimits",
+                            "resourceLimits.maxDiskSpace (%" PRIu64 " MiB) exceeds the memory limit (%" PRIu64
+                            " MiB), which writable mounts count against; raise memory or lower it",
+                            profile->resources.max_disk_bytes >> 20, profile->memory_bytes >> 20);
     return 0;
 }

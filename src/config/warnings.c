@@ -135,6 +135,27 @@ static void warn_of_words(struct warner *warner, char **words)
                 say(warner, "allowUnsafe has %s: %s", known[i].word, known[i].consequence);
 }
 
+/* What is warm from the start, all of it in use. */
+static void warn_of_host(struct warner *warner, const struct config *config)
+{
+    uint64_t bytes = 0, containers = 0;
+    for (char **type = config->warmup_agent_types; *type != NULL; type++) {
+        const struct profile *profile = config_profile_of(config, *type);
+        bytes += profile->memory_bytes * profile->pool_size;
+        containers += profile->pool_size;
+    }
+    if (config->host_memory_bytes != 0 && bytes > config->host_memory_bytes)
+        say(warner,
+            "memory: the %" PRIu64 " containers that are warm from the start may take %" PRIu64
+            " MiB together, this host has %" PRIu64
+            " MiB; lower poolSize or memory, shorten warmupAgentTypes, or set memoryBudget",
+            containers, bytes >> 20, config->host_memory_bytes >> 20);
+    if (containers > config->max_total_containers)
+        say(warner,
+            "maxTotalContainers (%u) is below the %" PRIu64 " containers that poolSize and warmupAgentTypes ask for",
+            config->max_total_containers, containers);
+}
+
 void config_warnings(const struct config *config, void (*warn)(void *user, const char *text), void *user)
 {
     struct buffer known = {0};
@@ -142,6 +163,8 @@ void config_warnings(const struct config *config, void (*warn)(void *user, const
     warn_of_words(&warner, config->allow_unsafe);
     if (!config->cleanup_between_tasks)
         say(&warner, "cleanupBetweenTasks is false: files, processes and memory of one task are there for the next");
+    warner.of = "all agent types together";
+    warn_of_host(&warner, config);
     warner.of = "every agent type without a setting of its own";
     warn_of_profile(&warner, &config->defaults);
     warner.common = false;

@@ -22,6 +22,13 @@
 #define FAILED_FILE    "fuzz-config-failed"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+const char *__lsan_default_suppressions(void);
+
+/* libfyaml 0.7.12 loses some memory when it gives up on a few texts. */
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libfyaml";
+}
 
 static const uint8_t *current;
 static size_t current_size, accepted;
@@ -67,6 +74,21 @@ static void drop(void *user, const char *text)
     *(size_t *)user += strlen(text);
 }
 
+/* Without the comments that say where a value comes from. */
+static void cut_origins(struct buffer *printed)
+{
+    char *text = buffer_take(printed, NULL), *rest = text;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+        size_t length = strlen(line);
+        for (size_t i = length; i-- > 0 && length == strlen(line);)
+            if (strncmp(line + i, "  # ", 4) == 0)
+                length = i;
+        buffer_append(printed, line, length);
+        buffer_append_string(printed, "\n");
+    }
+    free(text);
+}
+
 static void check_same(const struct config *config)
 {
     struct buffer first = {0}, second = {0};
@@ -77,6 +99,8 @@ static void check_same(const struct config *config)
     if (again == NULL)
         fail("what is printed is refused", error.message);
     config_print_effective(again, &second);
+    cut_origins(&first);
+    cut_origins(&second);
     if (strcmp(buffer_text(&first), buffer_text(&second)) != 0)
         fail("what is printed means something else", buffer_text(&second));
     config_free(again);

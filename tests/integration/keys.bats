@@ -163,7 +163,7 @@ waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
     echo 'agentConfigs: {many: {pids: 5000}}' >"$BATS_TEST_TMPDIR/check.yaml"
     run --separate-stderr warmpool config check "$BATS_TEST_TMPDIR/check.yaml"
     [ "$status" = 0 ]
-    [[ "$output" == *"check.yaml: correct" ]]
+    [[ "$output" == *"check.yaml: OK, 1 key, 1 warning" ]]
     [[ "$stderr" == *"check.yaml: warning: many: pids is 5000"* ]]
     echo 'sandboxed: false' >"$BATS_TEST_TMPDIR/check.yaml"
     run warmpool config check "$BATS_TEST_TMPDIR/check.yaml"

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -427,6 +428,17 @@ static void test_overrides_win_over_environment_over_file(void **state)
     assert_non_null(strstr(error.message, "did you mean poolSize"));
 }
 
+/* Without the comments that say where a value comes from. */
+static void cut_origins(struct buffer *printed)
+{
+    char *text = buffer_take(printed, NULL), *rest = text;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+        char *comment = strstr(line, "  # ");
+        buffer_printf(printed, "%.*s\n", comment == NULL ? (int)strlen(line) : (int)(comment - line), line);
+    }
+    free(text);
+}
+
 static void test_the_printed_configuration_reads_back_the_same(void **state)
 {
     (void)state;
@@ -438,6 +450,8 @@ static void test_the_printed_configuration_reads_back_the_same(void **state)
     config_free(config);
     config = parse_sound(buffer_text(&first));
     config_print_effective(config, &second);
+    cut_origins(&first);
+    cut_origins(&second);
     assert_string_equal(buffer_text(&first), buffer_text(&second));
     buffer_free(&first);
     buffer_free(&second);
@@ -496,6 +510,120 @@ static void test_what_weakens_a_default_is_said_once(void **state)
     warned("agentConfigs: {mine: {tmpfsLimits: {/tmp: 90m}}}\n", "mine: tmpfsLimits: the mounts together (170 MiB)");
 }
 
+static void shows(const struct config *config, const char *line)
+{
+    struct buffer out = {0};
+    config_print_effective(config, &out);
+    if (strstr(buffer_text(&out), line) == NULL)
+        fail_msg("\"%s\" is not in:\n%s", line, buffer_text(&out));
+    buffer_free(&out);
+}
+
+static void test_where_a_value_comes_from(void **state)
+{
+    (void)state;
+    static const char text[] = "maxQueue: 3\nagentConfigs:\n  coder:\n    memory: 1g\n  mine:\n    image: a\n";
+    const struct config_override overrides[] = {{"logLevel", "debug"}, {"agentConfigs.mine.cpus", "2"}};
+    struct error error = ERROR_INIT;
+    setenv("WARMPOOL_LEASE_TTL", "5s", 1);
+    struct config *config = config_parse(text, strlen(text), "f.yaml", true, overrides, 2, &error);
+    unsetenv("WARMPOOL_LEASE_TTL");
+    assert_non_null(config);
+    shows(config, "\nmaxQueue: 3  # f.yaml:1\n");
+    shows(config, "\npoolSize: 2  # default\n");
+    shows(config, "\nlogLevel: debug  # --set\n");
+    shows(config, "\nleaseTtl: 5000ms  # WARMPOOL_LEASE_TTL\n");
+    shows(config, "    memory: 1073741824  # f.yaml:4\n");
+    shows(config, "    cpus: 1.000  # built in\n");
+    shows(config, "    maxQueue: 3  # as above\n");
+    shows(config, "    cpus: 2.000  # --set\n");
+    assert_int_equal(config_key_count(config), 3);
+    config_free(config);
+}
+
+static void test_what_does_not_fit_together_is_told_with_its_line(void **state)
+{
+    (void)state;
+    refuse("poolSize: 2\nminPoolSize: 5\nmaxPoolSize: 4\n", "test.yaml:2: default: minPoolSize (5) is above");
+    refuse("\nagentConfigs:\n  coder:\n    scaleDownThreshold: 90\n", "test.yaml:4: coder: scaleDownThreshold (90)");
+    refuse("\nuser: root\n", "test.yaml:2: default: running as root");
+    refuse("\ndockerImage: Team/image\n", "test.yaml:2: default: dockerImage: ");
+    refuse("memory: 64m\nmemoryBudget: 32m\n", "test.yaml:1: default: memory (64 MiB) is above memoryBudget");
+    refuse("agentConfigs: {coder: {image: a, dockerImage: b}}\n", "image and dockerImage are both given");
+}
+
+static void test_mounts_keep_out_of_each_other(void **state)
+{
+    (void)state;
+    refuse("volumeMounts: [\"/a:/workspace/in:rw\"]\n",
+           "test.yaml:1: default: volumeMounts: /workspace/in is within /workspace");
+    refuse("volumeMounts: [\"/a:/tmp/\"]\n", "/tmp/ is within /tmp");
+    refuse("volumeMounts: [\"/a:/data\"]\ntmpfsLimits: {/data: 1m}\n", "/data is within /data");
+    refuse("volumeMounts: [\"/a:/x\", \"/b:/x/\"]\n", "two mounts at /x/");
+    refuse("volumeMounts: [\"/a:/dev/shm\"]\n", "/dev/shm is not free");
+    refuse("volumeMounts: [\"/a:/.warmpool/sock\"]\n", "a container needs /.warmpool itself");
+    config_free(parse_sound("volumeMounts: [\"/a:/workspace\", \"/b:/workspaces\", \"/c:/workspace2/x\"]\n"));
+}
+
+static void test_more_memory_than_the_host_has(void **state)
+{
+    (void)state;
+    struct error error = ERROR_INIT;
+    const struct config_override large[] = {{"agentConfigs.coder.memory", "1024g"},
+                                            {"dockerHost", "tcp://192.0.2.1:2376"}};
+    assert_null(config_load("/dev/null", large, 1, &error));
+    if (strstr(error.message, "--set: coder: memory (1048576 MiB) is more than this host has (") == NULL)
+        fail_msg("%s", error.message);
+    struct config *config = config_load("/dev/null", large, 2, &error); /* of another host nothing is known */
+    assert_non_null(config);
+    config_free(config);
+    config = parse_sound("memory: 16m\npoolSize: 1000\nminPoolSize: 1\nwarmupAgentTypes: [mine]\n");
+    config->host_memory_bytes = 1 << 30;
+    struct buffer out = {0};
+    config_warnings(config, keep_warning, &out);
+    assert_non_null(strstr(buffer_text(&out), "the 1000 containers that are warm from the start may take 16000 MiB "
+                                              "together, this host has 1024 MiB"));
+    assert_non_null(strstr(buffer_text(&out), "maxTotalContainers (200) is below the 1000"));
+    buffer_free(&out);
+    config_free(config);
+}
+
+/* What a check of this text tells. */
+static char *told_of(const char *text)
+{
+    char path[] = "/tmp/wp-test-XXXXXX";
+    struct buffer out = {0};
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, text, strlen(text)), (int)strlen(text));
+    close(fd);
+    assert_null(config_check(path, NULL, 0, keep_warning, &out));
+    unlink(path);
+    return buffer_take(&out, NULL);
+}
+
+static void test_all_that_is_wrong_is_told(void **state)
+{
+    (void)state;
+    char *told = told_of("poolSize: 0\nnonsense: 1\nagentConfigs:\n  coder:\n    memory: x\n    cpu: 1\n  Bad: {}\n");
+    const char *const parts[] = {":1: poolSize", ":2: nonsense", ":5: agentConfigs.coder.memory",
+                                 ":6: agentConfigs.coder.cpu", ":7: agentConfigs: \"Bad\""};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (strstr(told, parts[i]) == NULL)
+            fail_msg("%s is not in %s", parts[i], told);
+    free(told);
+    /* What is so for every type is said once. */
+    told = told_of("minPoolSize: 5\nmaxPoolSize: 4\nuser: root\n");
+    size_t lines = 0;
+    for (const char *c = told; *c != '\0'; c++)
+        lines += *c == '\n';
+    if (lines != 2)
+        fail_msg("%s", told);
+    free(told);
+    told = told_of("poolSize: [\n");
+    assert_non_null(strstr(told, "not YAML"));
+    free(told);
+}
+
 static void test_durations_and_sizes(void **state)
 {
     (void)state;
@@ -551,6 +679,11 @@ int main(void)
         cmocka_unit_test(test_overrides_win_over_environment_over_file),
         cmocka_unit_test(test_the_printed_configuration_reads_back_the_same),
         cmocka_unit_test(test_what_weakens_a_default_is_said_once),
+        cmocka_unit_test(test_where_a_value_comes_from),
+        cmocka_unit_test(test_what_does_not_fit_together_is_told_with_its_line),
+        cmocka_unit_test(test_mounts_keep_out_of_each_other),
+        cmocka_unit_test(test_more_memory_than_the_host_has),
+        cmocka_unit_test(test_all_that_is_wrong_is_told),
         cmocka_unit_test(test_durations_and_sizes),
         cmocka_unit_test(test_the_page_documents_every_key),
     };

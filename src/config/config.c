@@ -17,7 +17,7 @@
 #define COPIES_MAX                                                                                                     \
     (64U * 1024U * 1024U) /* bytes of the file's text times agent types, each of which has its own copy */
 #define PIPE_WAIT_MS 5000
-#define FAULTS_MAX   500U
+#define FAULTS_MAX   100U
 #define PATH_DEFAULT "/etc/warmpool/warmpool.yaml"
 #define TYPE_KEY     "agentConfigs"
 #define PROFILES_MAX 256U
@@ -33,6 +33,7 @@ struct loader {
     config_fault_fn *fault;
     void *user;
     size_t faults;
+    bool full;           /* of agent types: nothing goes on */
     const char *checked; /* agent type */
     struct buffer told;  /* what was said, each between newlines, without the agent type */
 };
@@ -147,6 +148,7 @@ static struct profile *find_draft(struct loader *loader, const char *agent_type)
 static struct profile *add_draft(struct loader *loader, const char *agent_type)
 {
     if (loader->draft_count >= PROFILES_MAX || loader->size * (loader->draft_count + 1) > COPIES_MAX) {
+        loader->full = true;
         error_set(loader->err, ERROR_INVALID,
                   TYPE_KEY ".%s: too many agent types; allowed: %u, and fewer in a file of more than %u bytes",
                   agent_type, PROFILES_MAX, COPIES_MAX / PROFILES_MAX);
@@ -201,13 +203,13 @@ static bool is_told(struct loader *loader)
 static int forgive(void *user)
 {
     struct loader *loader = user;
-    if (loader->fault == NULL || loader->err->code == ERROR_NOMEM)
+    if (loader->fault == NULL || loader->err->code == ERROR_NOMEM || loader->err->code == ERROR_NONE)
         return -1;
     clean(loader->err);
     if (loader->checked == NULL || !is_told(loader))
         loader->fault(loader->user, loader->err->message);
     *loader->err = (struct error)ERROR_INIT;
-    return ++loader->faults < FAULTS_MAX ? 0 : -1;
+    return ++loader->faults < FAULTS_MAX && !loader->full ? 0 : -1;
 }
 
 /* --- the file -------------------------------------------------------------------------------------------------------

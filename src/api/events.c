@@ -1,6 +1,5 @@
 /* GET /v1/events: server-sent events. Each subscriber has a cursor into the executor's ring and takes from it what its
  * connection can carry; who is too slow is told how much was lost and cut off. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +9,11 @@
 #include "base/clock.h"
 #include "telemetry/events.h"
 
-#define STREAM_BLOCK  16384U
-#define PIECE_BYTES   32768U /* of events, made at once */
-#define KEEP_ALIVE_MS 15000U
+#define STREAM_BLOCK    16384U
+#define PIECE_BYTES     32768U /* of events, made at once */
+#define KEEP_ALIVE_MS   15000U /* the longest silence */
+#define LOOK_MS         5000U  /* so often silence is looked for */
+#define SUBSCRIBERS_MAX 64U    /* the other connections are for tasks */
 
 struct subscriber {
     struct list link; /* in server.subscribers */
@@ -20,6 +21,7 @@ struct subscriber {
     struct event_cursor cursor;
     uint32_t types;                      /* bits; of those it wants */
     char agent_type[AGENT_TYPE_MAX + 1]; /* ""; all */
+    bool follow;                         /* else it ends with what has happened already */
     bool last;                           /* nothing more after what is in the answer */
     uint64_t spoken_ms;
 };
@@ -37,7 +39,8 @@ static void cut_off(struct subscriber *subscriber)
     struct exchange *exchange = subscriber->exchange;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    log_info(exchange->server->log, "a reader of events was too slow and is cut off");
+    log_info(exchange->server->log, "a reader of events was too slow and is cut off: %llu are overwritten already",
+             (unsigned long long)(executor_events(exchange->server->executor)->tail_id - subscriber->cursor.id));
     exchange->ended = true;
     if (info != NULL)
         shutdown(info->connect_fd, SHUT_RDWR);
@@ -47,7 +50,7 @@ static void cut_off(struct subscriber *subscriber)
 static void on_event(void *user)
 {
     struct api_server *server = user;
-    uv_timer_start(&server->events_timer, events_flush, 0, KEEP_ALIVE_MS);
+    uv_timer_start(&server->events_timer, events_flush, 0, LOOK_MS);
 }
 
 void events_flush(uv_timer_t *timer)
@@ -72,21 +75,37 @@ static void listen_to_events(struct api_server *server)
     struct event_log *log = executor_events(server->executor);
     log->listener = list_empty(&server->subscribers) ? NULL : on_event;
     log->listener_user = server;
+    if (list_empty(&server->subscribers))
+        uv_timer_stop(&server->events_timer);
+    else if (!uv_is_active((uv_handle_t *)&server->events_timer))
+        uv_timer_start(&server->events_timer, events_flush, LOOK_MS, LOOK_MS);
 }
 
 /* --- one subscriber ------------------------------------------------------------------------------------------ */
 
-static void say(struct subscriber *subscriber, const char *type, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void say(struct subscriber *subscriber, const char *type, const char *format, ...)
+/* A comment, and the id of what it has got or did not want: a client that comes back with it misses nothing and is told
+ * nothing twice, even if it has not seen an event yet. */
+static void say_place(struct subscriber *subscriber)
 {
-    char data[200];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(data, sizeof data, format, args);
-    va_end(args);
-    buffer_printf(&subscriber->exchange->answer, "event: %s\ndata: {\"type\":\"%s\"%s}\n\n", type, type, data);
+    const struct event_log *log = executor_events(subscriber->exchange->server->executor);
+    buffer_printf(&subscriber->exchange->answer, ":\nid: %s-%llu\n\n", log->run,
+                  (unsigned long long)subscriber->cursor.id - 1);
+}
+
+/* `missed` is JSON. */
+static void say_gap(struct subscriber *subscriber, const char *missed, const char *text)
+{
+    const struct event_log *log = executor_events(subscriber->exchange->server->executor);
+    buffer_printf(&subscriber->exchange->answer,
+                  "id: %s-%llu\nevent: gap\ndata: {\"type\":\"gap\",\"missed\":%s,\"text\":\"%s\"}\n\n", log->run,
+                  (unsigned long long)subscriber->cursor.id - 1, missed, text);
+}
+
+static void say_missed(struct subscriber *subscriber, uint64_t missed, const char *text)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)missed);
+    say_gap(subscriber, number, text);
 }
 
 static bool wants(const struct subscriber *subscriber, const struct event *event)
@@ -105,8 +124,7 @@ static void take_events(struct subscriber *subscriber)
     struct event event;
     uint64_t missed = event_cursor_missed(log, &subscriber->cursor);
     if (missed > 0) {
-        say(subscriber, "gap", ",\"missed\":%llu,\"text\":\"events come faster than they are read\"",
-            (unsigned long long)missed);
+        say_missed(subscriber, missed, "events come faster than they are read");
         subscriber->last = true;
         return;
     }
@@ -117,6 +135,10 @@ static void take_events(struct subscriber *subscriber)
                       event_type_name(event.type));
         event_write(&exchange->answer, log, &event);
         buffer_append_string(&exchange->answer, "\n\n");
+    }
+    if (!subscriber->follow && subscriber->cursor.id == log->next_id) {
+        buffer_append_string(&exchange->answer, ": end\n\n");
+        subscriber->last = true;
     }
 }
 
@@ -135,8 +157,8 @@ static ssize_t read_stream(void *user, uint64_t position, char *out, size_t most
             subscriber->last = true;
         } else {
             take_events(subscriber);
-            if (buffer_length(&exchange->answer) == 0 && now_ms - subscriber->spoken_ms >= KEEP_ALIVE_MS)
-                buffer_append_string(&exchange->answer, ":\n\n");
+            if (buffer_length(&exchange->answer) == 0 && now_ms - subscriber->spoken_ms > KEEP_ALIVE_MS - LOOK_MS)
+                say_place(subscriber);
         }
     }
     size_t size = buffer_length(&exchange->answer);
@@ -163,12 +185,15 @@ void events_unsubscribe(struct exchange *exchange)
         return;
     exchange->subscriber = NULL;
     list_remove(&subscriber->link);
+    exchange->server->subscriber_count--;
     listen_to_events(exchange->server);
     free(subscriber);
 }
 
 void events_stop(struct api_server *server)
 {
+    if (server->executor != NULL) /* it may outlive the server */
+        executor_events(server->executor)->listener = NULL;
     list_for_each (node, &server->subscribers) {
         wake(list_entry(node, struct subscriber, link));
     }
@@ -204,23 +229,25 @@ static bool read_id(const struct event_log *log, const char *text, uint64_t *id)
 
 static void begin_at(struct subscriber *subscriber, const struct event_log *log, const char *since)
 {
-    uint64_t id;
-    if (since == NULL) {
+    uint64_t id = 0;
+    if (since == NULL && subscriber->follow) {
         event_cursor_end(log, &subscriber->cursor);
         return;
     }
-    bool known = read_id(log, since, &id);
+    bool known = since != NULL && read_id(log, since, &id);
     event_cursor_after(log, &subscriber->cursor, known ? id : 0);
     uint64_t missed = event_cursor_missed(log, &subscriber->cursor);
-    if (!known)
-        say(subscriber, "gap", ",\"missed\":null,\"text\":\"that event is of another run of the daemon\"");
-    else if (missed > 0)
-        say(subscriber, "gap", ",\"missed\":%llu,\"text\":\"those are no longer kept\"", (unsigned long long)missed);
+    if (known && missed > 0)
+        say_missed(subscriber, missed, "those are no longer kept");
+    else if (since != NULL && !known)
+        say_gap(subscriber, "null", "that event is of another run of the daemon");
 }
 
+/* NULL: not given, or empty. */
 static const char *argument(struct exchange *exchange, enum MHD_ValueKind kind, const char *name)
 {
-    return MHD_lookup_connection_value(exchange->connection, kind, name);
+    const char *text = MHD_lookup_connection_value(exchange->connection, kind, name);
+    return text == NULL || text[0] == '\0' ? NULL : text;
 }
 
 static enum MHD_Result answer(struct exchange *exchange)
@@ -238,13 +265,32 @@ static enum MHD_Result answer(struct exchange *exchange)
     return result;
 }
 
+static struct subscriber *subscribe(struct exchange *exchange, uint32_t types, const char *agent_type, bool follow)
+{
+    struct api_server *server = exchange->server;
+    struct subscriber *subscriber = calloc(1, sizeof *subscriber);
+    if (subscriber == NULL)
+        return NULL;
+    subscriber->exchange = exchange;
+    subscriber->types = types;
+    subscriber->follow = follow;
+    subscriber->spoken_ms = clock_us() / 1000;
+    snprintf(subscriber->agent_type, sizeof subscriber->agent_type, "%s", agent_type != NULL ? agent_type : "");
+    exchange->subscriber = subscriber;
+    list_push_back(&server->subscribers, &subscriber->link);
+    server->subscriber_count++;
+    listen_to_events(server);
+    return subscriber;
+}
+
 enum MHD_Result events_get(struct exchange *exchange)
 {
     struct api_server *server = exchange->server;
     const char *types = argument(exchange, MHD_GET_ARGUMENT_KIND, "type"),
                *agent_type = argument(exchange, MHD_GET_ARGUMENT_KIND, "agentType"),
+               *follow = argument(exchange, MHD_GET_ARGUMENT_KIND, "follow"),
                *since = argument(exchange, MHD_HEADER_KIND, "Last-Event-ID");
-    uint32_t wanted = types == NULL || types[0] == '\0' ? UINT32_MAX : read_types(types);
+    uint32_t wanted = types == NULL ? UINT32_MAX : read_types(types);
     if (since == NULL)
         since = argument(exchange, MHD_GET_ARGUMENT_KIND, "since");
     if (wanted == 0)
@@ -252,18 +298,15 @@ enum MHD_Result events_get(struct exchange *exchange)
                               "docs/EVENTS.md lists them; several with commas between them");
     if (agent_type != NULL && strlen(agent_type) > AGENT_TYPE_MAX)
         return exchange_error(exchange, MHD_HTTP_BAD_REQUEST, "invalid", "?agentType= is no agent type", "");
-    struct subscriber *subscriber = calloc(1, sizeof *subscriber);
+    if (follow != NULL && strcmp(follow, "true") != 0 && strcmp(follow, "false") != 0)
+        return exchange_error(exchange, MHD_HTTP_BAD_REQUEST, "invalid", "?follow= must be true or false", "");
+    if (server->subscriber_count >= SUBSCRIBERS_MAX)
+        return exchange_error(exchange, MHD_HTTP_TOO_MANY_REQUESTS, "limit", "64 clients read events already", "");
+    struct subscriber *subscriber =
+        subscribe(exchange, wanted, agent_type, follow == NULL || strcmp(follow, "true") == 0);
     if (subscriber == NULL)
         return exchange_error(exchange, MHD_HTTP_SERVICE_UNAVAILABLE, "out_of_memory", "out of memory", "");
-    subscriber->exchange = exchange;
-    subscriber->types = wanted;
-    subscriber->spoken_ms = clock_us() / 1000;
-    snprintf(subscriber->agent_type, sizeof subscriber->agent_type, "%s", agent_type != NULL ? agent_type : "");
-    exchange->subscriber = subscriber;
-    list_push_back(&server->subscribers, &subscriber->link);
-    listen_to_events(server);
-    uv_timer_start(&server->events_timer, events_flush, KEEP_ALIVE_MS, KEEP_ALIVE_MS);
-    buffer_append_string(&exchange->answer, ":\n\n"); /* the head leaves at once */
     begin_at(subscriber, executor_events(server->executor), since);
+    say_place(subscriber); /* the head leaves at once */
     return answer(exchange);
 }

@@ -68,6 +68,7 @@ struct api_server {
     void (*closed)(void *user);
     void *closed_user;
     struct list exchanges, upgrades, subscribers;
+    unsigned subscriber_count;
     struct recent recent[RECENT_RESULTS];
     unsigned recent_next;
 };

@@ -20,6 +20,7 @@
 #define IDLE_SECONDS      120U
 #define CONNECTION_MEMORY (32U * 1024U)
 #define RUNS_PER_TURN     4
+#define RUNS_AT_END       64
 #define LOCK_ATTEMPTS     5
 #define DISCARD_MAX       (4U * BODY_MAX) /* of a body that is too large, before the connection is cut */
 
@@ -301,12 +302,18 @@ void api_server_configure(struct api_server *server, const struct config *config
         server->config = config;
 }
 
+/* Last words leave, of those who read: a subscriber's end takes some steps of its connection. */
+static void let_leave(struct api_server *server)
+{
+    for (int i = 0; i < RUNS_PER_TURN || (i < RUNS_AT_END && !list_empty(&server->subscribers)); i++)
+        server_run(server);
+}
+
 void api_server_detach(struct api_server *server)
 {
     server->executor = NULL;
     events_stop(server);
-    for (int i = 0; i < RUNS_PER_TURN; i++) /* their last words leave */
-        server_run(server);
+    let_leave(server);
 }
 
 void server_handle_closed(struct api_server *server)
@@ -328,8 +335,8 @@ static void on_handle_closed(uv_handle_t *handle)
 void api_server_close(struct api_server *server, void (*closed)(void *user), void *user)
 {
     server->closing = true; /* from here on nothing is suspended: libmicrohttpd does not stop with such connections */
-    server->executor = NULL;
     events_stop(server);
+    server->executor = NULL;
     server->closed = closed;
     server->closed_user = user;
     server->handles++; /* this function's own */
@@ -341,7 +348,7 @@ void api_server_close(struct api_server *server, void (*closed)(void *user), voi
         if (exchange->suspended)
             exchange_resume(exchange);
     }
-    server_run(server);
+    let_leave(server);
     struct MHD_Daemon *http = server->http;
     uv_poll_stop(&server->poll);
     server->running = true; /* nothing lets it run again */

@@ -63,8 +63,7 @@ const struct verb verbs[] = {
      "  -n COUNT           ends after so many\n"
      "  --no-follow        shows those that the daemon still keeps (with --since: those after it) and ends\n"
      "  --json             one JSON object a line\n\n"
-     "After a connection that broke it goes on where it was. Ctrl-C ends it with 0; when the daemon stops it exits with "
-     "125."},
+     "After a connection that broke it goes on where it was. Ctrl-C ends it with 0, a daemon that stops with 125."},
     {"metrics", verb_metrics, "[--json]", "what has been counted", ""},
     {"scale", verb_scale, "TYPE N|auto [--json]", "pins a pool's size; auto hands it back to the scaler", ""},
     {"warm", verb_warm, "TYPE N [--json]", "waits until N containers are warm, without pinning the size", ""},

@@ -689,7 +689,7 @@ static void finish(struct job *job, struct task_result *result)
                                              .subject = job->id,
                                              .other = result->container_name[0] != '\0' ? result->container_name : NULL,
                                              .text = task_outcome_name(result->outcome),
-                                             .a = result->exit_code,
+                                             .a = result->exit_code >= 0 ? result->exit_code : EVENT_UNKNOWN,
                                              .b = (int64_t)result->total_us});
     if (!job->abandoned)
         job->handler.ended(job->user, &job->task, result);

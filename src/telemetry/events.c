@@ -203,7 +203,10 @@ static void put_int(struct json_writer *json, const char *key, int64_t value)
     if (key == NULL)
         return;
     jw_key(json, key);
-    jw_int(json, value);
+    if (value == EVENT_UNKNOWN)
+        jw_null(json);
+    else
+        jw_int(json, value);
 }
 
 void event_write(struct buffer *out, const struct event_log *log, const struct event *event)

@@ -9,7 +9,8 @@
 #include "base/buffer.h"
 
 #define EVENT_RING_BYTES (256U * 1024U)
-#define EVENT_TEXT_MAX   400U /* bytes of one text; more is cut */
+#define EVENT_TEXT_MAX   400U      /* bytes of one text; more is cut */
+#define EVENT_UNKNOWN    INT64_MIN /* a number that there is not: null */
 
 enum event_type {
     EVENT_CONTAINER_CREATED, /* subject: container; a: ms that it took */
@@ -26,7 +27,7 @@ enum event_type {
     EVENT_TASK_QUEUED,  /* task; a: how many wait, this one included */
     EVENT_TASK_STARTED, /* task; other: container */
     EVENT_TASK_RETRIED,
-    EVENT_TASK_ENDED,  /* task; other: container; text: outcome; a: exit code; b: us from submission to result */
+    EVENT_TASK_ENDED,  /* task; other: container; text: outcome; a: exit code or EVENT_UNKNOWN; b: us from submission */
     EVENT_LEASE_TAKEN, /* lease; other: container */
     EVENT_LEASE_ENDED,
     EVENT_LEASE_OVERDUE,

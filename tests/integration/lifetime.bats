@@ -173,3 +173,15 @@ LABEL other=true' | docker build -q -t wp-test-retag:latest - >/dev/null
     docker rmi -f wp-test-retag:latest >/dev/null
     [ "$images" = "$first" ]
 }
+
+@test "a container that does not answer is out of service, said so, and replaced; the rest serves on" {
+    other poolSize=2 minPoolSize=2 maxPoolSize=3 autoScaling=false healthCheckInterval=500ms
+    sick=$(o ps --json | jq -r '.[0].containerName')
+    docker pause "$sick" >/dev/null
+    unhealthy() { { timeout 1 "$BUILD/warmpool" --socket "$OTHER/s" events --json --since x-0 --type containerUnhealthy || true; } 2>/dev/null | grep -q "$sick"; }
+    eventually 20 unhealthy
+    [ "$(o run coder -- echo well)" = well ]
+    docker unpause "$sick" >/dev/null 2>&1 || true
+    whole() { [ "$(o_pool coder '[.idle, .unhealthy] | @tsv')" = $'2\t0' ] && [[ $(o_containers) != *"$sick"* ]]; }
+    eventually 20 whole
+}

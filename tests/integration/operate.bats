@@ -24,6 +24,8 @@ agentConfigs:
 Y
 }
 
+# seen TYPE CONDITION: such an event is in the daemon's memory.
+seen() { { timeout 1 "$BUILD/warmpool" --socket "$SOCKET" events --json --since x-0 --type "$1" 2>/dev/null || true; } | jq -es "any(.[]; .type == \"$1\" and ($2))" >/dev/null; }
 memory_of() { docker inspect --format '{{.HostConfig.Memory}}' $(warmpool ps --json | jq -r --arg type "$1" '.[] | select(.agentType == $type) | .containerId'); }
 containers_of() { warmpool ps --json | jq -r --arg type "$1" '[.[] | select(.agentType == $type) | .containerId] | sort | join(" ")'; }
 
@@ -180,6 +182,7 @@ containers_of() { warmpool ps --json | jq -r --arg type "$1" '[.[] | select(.age
     die
     wait $task
     [ "$(jq -r .output "$BATS_TEST_TMPDIR/again")" = twice ]
+    seen taskRetried '.reason | length > 5'
     retries=$(pool_of coder .retries)
     [ "$retries" -ge 1 ]
     eventually 20 pool_settles coder 2
@@ -203,6 +206,7 @@ containers_of() { warmpool ps --json | jq -r --arg type "$1" '[.[] | select(.age
     open() { [ "$(pool_of bad .circuit)" = open ]; }
     eventually 30 open
     [[ $(warmpool status) == *seccomp* || $(warmpool status) == *NONSENSE* ]]
+    seen circuitOpened '.agentType == "bad" and .failures == 5 and (.reason | length) > 10'
 }
 
 @test "of a queue the urgent come first, each priority in its order" {

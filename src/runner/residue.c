@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
@@ -64,6 +66,24 @@ static uint64_t count_entries(int directory, bool numbers)
             if (numbers ? entry->name[0] >= '0' && entry->name[0] <= '9'
                         : strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0)
                 count++;
+        }
+    }
+}
+
+void signal_session(const struct runner *runner, pid_t session, int signal)
+{
+    _Alignas(8) char names[4096];
+    kill(-session, signal); /* most of it is one group */
+    if (runner->proc_fd < 0)
+        return;
+    lseek(runner->proc_fd, 0, SEEK_SET);
+    for (long got; (got = syscall(SYS_getdents64, runner->proc_fd, names, sizeof names)) > 0;) {
+        for (long at = 0; at < got;) {
+            const struct entry *entry = (const struct entry *)(const void *)(names + at);
+            pid_t pid = entry->name[0] >= '0' && entry->name[0] <= '9' ? atoi(entry->name) : 0;
+            at += entry->size;
+            if (pid > 1 && getsid(pid) == session && getpgid(pid) != session)
+                kill(pid, signal);
         }
     }
 }

@@ -219,6 +219,8 @@ uint64_t kill_everything(struct runner *runner, uint64_t deadline_us);
 uint64_t wipe_directory(int directory, uint64_t deadline_us);
 
 /* residue.c */
+/* To all processes of a session, whatever groups they made. */
+void signal_session(const struct runner *runner, pid_t session, int signal);
 void residue_open(struct runner *runner);
 void residue_count(struct runner *runner, struct receipt *receipt);
 /* Reads a small file from its beginning into `text`, NUL-terminated; -1 when it cannot. */

@@ -376,10 +376,13 @@ static bool keeps_background(const struct task_state *task)
     return (task->flags & RUN_FLAG_KEEP_BACKGROUND) != 0;
 }
 
-/* To all processes; in a lease to the task's own, which are those of the session that it was begun in. */
-static void signal_all(const struct task_state *task, int signal)
+/* To all processes; in a lease to those of the session that the task was begun in. */
+static void signal_all(const struct runner *runner, int signal)
 {
-    kill(keeps_background(task) ? -task->pid : -1, signal);
+    if (keeps_background(&runner->task))
+        signal_session(runner, runner->task.pid, signal);
+    else
+        kill(-1, signal);
 }
 
 void task_cancel(struct runner *runner, uint32_t grace_ms)
@@ -395,7 +398,7 @@ void task_cancel(struct runner *runner, uint32_t grace_ms)
         return;
     }
     if (grace_ms > 0 && task->kill_us == 0)
-        signal_all(task, SIGTERM);
+        signal_all(runner, SIGTERM);
     uint64_t kill_us = now + (uint64_t)grace_ms * 1000;
     if (task->kill_us == 0 || kill_us < task->kill_us)
         task->kill_us = kill_us;
@@ -463,7 +466,7 @@ static void begin_draining(struct runner *runner)
         return;
     }
     if (task->ended_by != 0)
-        signal_all(task, SIGKILL);
+        signal_all(runner, SIGKILL);
     limit_to_present(&task->out, (task->flags & RUN_FLAG_TERMINAL) != 0);
     limit_to_present(&task->err, false);
 }
@@ -525,15 +528,15 @@ static void check_deadline(struct runner *runner, uint64_t now)
     struct task_state *task = &runner->task;
     if (task->deadline_us != 0 && now >= task->deadline_us && task->ended_by == 0) {
         task->ended_by = EXIT_TIMED_OUT;
-        signal_all(task, SIGTERM);
-        signal_all(task, SIGCONT); /* a stopped process cannot act on the other */
+        signal_all(runner, SIGTERM);
+        signal_all(runner, SIGCONT); /* a stopped process cannot act on the other */
         task->kill_us = now + (uint64_t)task->kill_timeout_ms * 1000;
         if (task->kill_us == 0)
             task->kill_us = 1;
     }
     if (task->kill_us != 0 && now >= task->kill_us) {
         task->killed = true;
-        signal_all(task, SIGKILL);
+        signal_all(runner, SIGKILL);
         task->kill_us = now + KILL_AGAIN_US;
     }
 }

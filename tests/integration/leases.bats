@@ -64,6 +64,14 @@ inside() { # LEASE COMMAND...
     [ "$(inside "$id" sh -c 'ps | grep -c "[s]leep 4321" || true')" = 0 ]
 }
 
+@test "a task that is ended takes the jobs of its shell along" {
+    id=$(warmpool lease coder)
+    run warmpool exec "$id" -t --timeout 700ms -- sh -ic 'trap "" HUP; sleep 4444 & sleep 5555; true'
+    [ "$status" = 124 ]
+    gone() { [ "$(inside "$id" sh -c 'ps | grep -c "[s]leep [45]" || true')" = 0 ]; }
+    eventually 10 gone
+}
+
 @test "tasks of a lease run one after the other, in order" {
     id=$(warmpool lease coder)
     for n in 1 2 3 4; do

@@ -98,7 +98,7 @@ static void take(struct executor *executor, struct step *step, uint32_t *rolled)
         return;
     agent_pool_describe(owner);
     agent_pool_expire_all(owner);
-    pool_create_succeeded(&owner->pool); /* what failed before may be mended: no waiting */
+    agent_pool_create_succeeded(owner); /* what failed before may be mended: no waiting */
     log_info(executor->log, "%s: its containers are replaced, one after the other", new->agent_type);
     (*rolled)++;
 }

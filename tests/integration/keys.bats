@@ -196,8 +196,8 @@ waits() { [ "$(pool_of "$1" .waiting)" = "$2" ]; }
         [ "$(cat "/sys/fs/cgroup/memory/docker/$(container_of swap-b)/memory.swappiness")" = 10 ]
     fi
     # Tasks go before the runner.
-    [ "$(inside oom-a 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "100 1000" ]
-    [ "$(inside oom-b 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "300 1000" ]
+    [ "$(inside oom-a 'sleep 0.2; cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "100 1000" ]
+    [ "$(inside oom-b 'sleep 0.2; cat /proc/1/oom_score_adj /proc/self/oom_score_adj' | xargs)" = "300 1000" ]
 }
 
 networks() { docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$(container_of "$1")" | xargs; }

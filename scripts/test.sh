@@ -71,6 +71,7 @@ report() {
 }
 
 suite imports tests/imports.sh
+suite keys tests/keys.sh
 for program in "$BUILD"/tests/unit/test_*; do
     [ -x "$program" ] && [ -f "$program" ] && suite "unit/$(basename "$program")" "$program"
 done

@@ -99,16 +99,23 @@ static void warm_answer(struct agent_pool *owner)
     uint32_t serving =
         owner->pool.count[CONTAINER_IDLE] + owner->pool.count[CONTAINER_BUSY] + owner->pool.count[CONTAINER_RESETTING];
     bool failing = owner->pool.failures >= FAILURES_UNTIL_REJECT;
-    struct error closing = ERROR_INIT;
+    struct error closing = ERROR_INIT, pinned = ERROR_INIT;
+    uint32_t most = owner->pool.pinned ? owner->pool.target : owner->pool.limits.max;
     list_for_each_safe (node, &owner->warm_waits) {
         struct warm_wait *wait = list_entry(node, struct warm_wait, link);
         const struct error *error = NULL;
         if (owner->executor->closing) {
             error_set(&closing, ERROR_UNAVAILABLE, "warmpool is stopping");
             error = &closing;
+        } else if (wait->size > most) {
+            error_set(&pinned, ERROR_CONFLICT, "its size is %u now, %u containers cannot be warm", most, wait->size);
+            error = &pinned;
         } else if (serving < wait->size) {
-            if (!failing)
+            if (!failing) {
+                pool_warm(&owner->pool, wait->size); /* the scaler may have thought otherwise meanwhile */
+                agent_pool_scaled(owner, "%u warm containers were asked for", wait->size);
                 continue;
+            }
             error = &owner->last_error;
         }
         list_remove(&wait->link);

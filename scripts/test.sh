@@ -82,8 +82,10 @@ fi
 for program in "$BUILD"/tests/engine/*; do
     [ -x "$program" ] && [ -f "$program" ] && suite "engine/$(basename "$program")" "$program"
 done
+fuzz_seed=1 # the same each time; with SOAK another one
+[ -z "${SOAK:-}" ] || fuzz_seed=0
 # A moment of mutated texts; for longer: build/tests/fuzz/fuzz-config 600 0 tests/fuzz/config/*
-[ -x "$BUILD/tests/fuzz/fuzz-config" ] && suite fuzz/config "$BUILD/tests/fuzz/fuzz-config" 10 0 tests/fuzz/config/*
+[ -x "$BUILD/tests/fuzz/fuzz-config" ] && suite fuzz/config "$BUILD/tests/fuzz/fuzz-config" 10 "$fuzz_seed" tests/fuzz/config/*
 export WARMPOOL_RUNNER=$BUILD/src/runner/warmpool-runner
 [ -x "$BUILD/tests/runner/test_runner" ] && suite runner/test_runner "$BUILD/tests/runner/test_runner"
 rounds=1

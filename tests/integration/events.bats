@@ -13,8 +13,14 @@ teardown_file() {
     daemon_finish
 }
 teardown() {
-    audit
-    other_down
+    local failed=0
+    other_down || failed=1
+    relay_ends
+    audit && [ $failed = 0 ]
+}
+relay_ends() { # with the connections that are open
+    [ -z "${RELAY:-}" ] || kill $(pgrep -P "$RELAY") "$RELAY" 2>/dev/null || true
+    RELAY=
 }
 
 # other KEY=VALUE...: a second daemon, reached by `o`.
@@ -43,7 +49,10 @@ other_down() {
     eventually 20 other_gone || kill -KILL "$OTHER_PID"
     local instance
     instance=$(cat "$OTHER/state/instance" 2>/dev/null) || return 0
-    [ -z "$(instance_objects "$instance")" ]
+    [ -n "$(instance_objects "$instance")" ] || return 0
+    instance_objects "$instance" >&2
+    remove_objects "$instance"
+    return 1
 }
 
 # follow FILE [OPTIONS]: a reader in the background, there before this returns.
@@ -172,7 +181,6 @@ in_time() { eventually 10 has "$@"; }
         RELAY=$!
         eventually 5 test -S "$engine"
     }
-    relay_ends() { kill $(pgrep -P $RELAY) $RELAY; } # with the connections that are open
     cat >"$BATS_TEST_TMPDIR/config" <<'END'
 agentConfigs:
   broken: {image: "localhost:1/none", poolSize: 1}
@@ -216,9 +224,8 @@ END
     relay
     eventually 15 has "$OTHER/e" '.type == "engineUp"'
     kill $FOLLOWER
-    other_down
+    other_down # which takes the engine
     OTHER_PID=
-    relay_ends
 }
 
 @test "a reader that does not read is cut off; the others miss nothing, tasks are as quick, the daemon's memory stays" {

@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 WERROR ?= $(if $(CI),true,false)
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check bench example sim scaling soak install clean help deps-build deps-run deps-test deps-bench deps-example
+.PHONY: build run test weak check bench example sim scaling soak install clean help deps-build deps-run deps-test deps-bench deps-example
 
 build: deps-build $(BUILD)/build.ninja ## build everything into build/ (installs what building needs)
 	@ninja -C $(BUILD) $(if $(CI),,--quiet)
@@ -16,8 +16,14 @@ $(BUILD)/build.ninja: | deps-build
 run: deps-run build ## warm pools and real tasks, beside docker exec and docker run
 	@scripts/demo.sh $(BUILD)
 
-test: deps-test build ## every test suite, on a real engine
+test: deps-test build weak ## every test suite, on a real engine
 	@scripts/test.sh $(BUILD)
+
+weak: deps-build $(BUILD)/weak/build.ninja # the daemon whose defences tests can switch off, for positive controls
+	@ninja -C $(BUILD)/weak $(if $(CI),,--quiet) src/daemon/warmpoold
+
+$(BUILD)/weak/build.ninja: | deps-build
+	@meson setup -Dweaken=true -Doptimization=0 -Dwerror=$(WERROR) $(BUILD)/weak >/dev/null
 
 check: deps-test ## layout, import directions, scripts
 	@scripts/check.sh
@@ -28,7 +34,7 @@ bench: deps-bench build ## measures this machine
 example: deps-example build ## agents compile, test and review in a Debian image (made once, a minute)
 	@scripts/example.sh $(BUILD)
 
-soak: deps-test build ## the integration tests twenty times over (about an hour)
+soak: deps-test build weak ## the integration tests twenty times over (about an hour)
 	@SOAK=1 scripts/test.sh $(BUILD)
 
 sim: build ## hostile worlds in simulated time, without end; stops at a seed that breaks an invariant

@@ -2,11 +2,12 @@
 #include <string.h>
 
 #include "executor/internal.h"
+#include "wire/weaken.h"
 
 #define RUNNER_DIRECTORY "/.warmpool"
 #define INODE_BYTES      4096U /* of a tmpfs: one inode per this many bytes ... */
 #define INODES_MIN       1024U /* ... but never fewer */
-#define FIXED_ARGUMENTS  5U    /* at most */
+#define FIXED_ARGUMENTS  7U    /* at most */
 
 struct spec_parts { /* what a container_spec points at */
     const char *entrypoint[FIXED_ARGUMENTS + RECEIPT_MOUNTS_MAX + 1];
@@ -191,6 +192,10 @@ void worker_create(struct worker *worker, engine_id_fn *done)
     }
     parts.entrypoint[arguments++] = "--orphan-timeout";
     parts.entrypoint[arguments++] = parts.orphan;
+#ifdef WARMPOOL_WEAKEN
+    parts.entrypoint[arguments++] = "--weaken";
+    parts.entrypoint[arguments++] = weaken_list(profile->agent_type);
+#endif
     spec_mounts(&parts, &spec, profile, worker->owner->image, arguments);
     spec_binds(&parts, &spec, worker, profile);
     spec_environment(&parts, worker, profile);

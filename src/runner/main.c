@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "runner/runner.h"
+#include "wire/weaken.h"
 
 extern char **environ;
 
@@ -87,6 +88,10 @@ static bool parse_arguments(struct runner *runner, char *argv[])
                    parse_number(argv[i + 1], &milliseconds)) {
             runner->orphan_timeout_us = milliseconds * 1000;
             i++;
+#ifdef WARMPOOL_WEAKEN
+        } else if (strcmp(argv[i], "--weaken") == 0 && argv[i + 1] != NULL) {
+            weaken_set(argv[++i]);
+#endif
         } else if (argv[i][0] == '/' && runner->mount_count < RECEIPT_MOUNTS_MAX) {
             runner->mounts[runner->mount_count++] = argv[i];
         } else {

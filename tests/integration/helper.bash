@@ -58,6 +58,11 @@ daemon_place() {
     export PLACE SOCKET STATE DAEMON_LOG
 }
 
+# The daemon that is tested; with WEAK the one whose defences WARMPOOL_WEAKEN switches off (src/wire/weaken.h).
+daemon_program() {
+    if [ -n "${WEAK:-}" ]; then echo "$BUILD/weak/src/daemon/warmpoold"; else echo "$BUILD/warmpoold"; fi
+}
+
 # Starts warmpoold at $PLACE with small pools and, if there is one, the file $DAEMON_CONFIG, not waiting for anything.
 daemon_launch() {
     local settings=() one
@@ -65,7 +70,7 @@ daemon_launch() {
         "transport=${TRANSPORT:-auto}" "$@"; do
         settings+=(--set "$one")
     done
-    WARMPOOL_CONFIG=${DAEMON_CONFIG:-/dev/null} setsid "$BUILD/warmpoold" serve --socket "$SOCKET" --set stateDir="$STATE" "${settings[@]}" \
+    WARMPOOL_CONFIG=${DAEMON_CONFIG:-/dev/null} setsid "$(daemon_program)" serve --socket "$SOCKET" --set stateDir="$STATE" "${settings[@]}" \
         >>"$DAEMON_LOG" 2>&1 </dev/null 3>&- &
     DAEMON_PID=$!
     export DAEMON_PID

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "runner/filter.h"
 #include "runner/runner.h"
 #include "wire/weaken.h"
 

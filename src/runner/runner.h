@@ -231,6 +231,3 @@ void figures_open(struct figures *figures);
 void figures_read(struct figures *figures);                                            /* before a task */
 void figures_exit(struct figures *figures, struct message_exit *exit, bool sigkilled); /* after it */
 void figures_pong(const struct figures *figures, struct message_pong *pong);
-
-/* filter.c: the system calls that tasks are refused on top of the engine's profile. 0 or errno. */
-int filter_install(void);

@@ -127,6 +127,8 @@ static int reload(void *user, struct buffer *out, uint32_t *rolled, struct error
         if (err->code == ERROR_NONE)
             error_set(err, ERROR_UNAVAILABLE, "warmpool is not ready yet");
         log_error(&daemon->log, "the configuration was not changed: %s", err->message);
+        if (daemon->executor != NULL)
+            executor_reload_failed(daemon->executor, err);
         return -1;
     }
     struct changes changes = {.log = &daemon->log, .out = out};

@@ -366,9 +366,8 @@ int executor_open(struct executor **out, const struct executor_options *options,
                           : options->config->transport == TRANSPORT_ATTACH ? TRANSPORT_USE_ATTACH
                                                                            : TRANSPORT_UNDECIDED;
     executor->state = (struct state_dir){.fd = -1, .lock_fd = -1, .containers_fd = -1};
-    executor->set = (struct pool_set){.max_containers = options->config->max_total_containers,
-                                      .max_creating = options->config->max_concurrent_creates,
-                                      .memory_budget = options->config->memory_budget_bytes};
+    pool_set_init(&executor->set, options->config->max_total_containers, options->config->max_concurrent_creates);
+    executor->set.memory_budget = options->config->memory_budget_bytes;
     list_init(&executor->pools);
     list_init(&executor->soon);
     list_init(&executor->leases);

@@ -46,6 +46,9 @@ void executor_close(struct executor *executor, bool drain, void (*closed)(void *
  * now. */
 int executor_reload(struct executor *executor, const struct config *config, uint32_t *rolled, struct error *err);
 
+/* Tells those who follow the events that another configuration was not taken. */
+void executor_reload_failed(struct executor *executor, const struct error *error);
+
 /* --- state ---------------------------------------------------------------------------------------- */
 
 struct executor_status {

@@ -243,6 +243,8 @@ void worker_ping(struct worker *worker);
 void worker_probe(struct worker *worker, uint64_t now_us);
 /* Out of service until a check passes or its replacement is there. */
 void worker_unhealthy(struct worker *worker, const char *reason);
+/* Retires it if another one is there in its place, and says so; else false. */
+bool worker_replaced(struct worker *worker);
 void worker_timer(struct worker *worker, uint64_t milliseconds);
 /* Asks the engine whether it still runs. */
 void worker_check(struct worker *worker);

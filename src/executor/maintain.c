@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "executor/internal.h"
 #include "maintenance/health.h"
+#include "maintenance/room.h"
 
 #define ORPHAN_SIGNS             4U /* signs of life within an orphanTimeout */
 #define SLOTS_KEPT               2U /* free slots of a pool that keep their network */
@@ -175,21 +176,20 @@ static bool is_permanent(const struct error *error)
 
 static void replace_or_drop(struct worker *worker)
 {
-    bool replaced = worker->container.expiring;
-    if (replaced)
-        executor_event(worker->owner->executor, &(struct event){.type = EVENT_CONTAINER_REFRESHED,
-                                                                .agent_type = worker->owner->profile->agent_type,
-                                                                .subject = worker->name,
-                                                                .text = "another one is there in its place"});
-    worker_retire(worker, replaced ? "replaced" : "surplus");
+    if (!worker_replaced(worker))
+        worker_retire(worker, "surplus");
 }
 
 static void plan_pool(struct agent_pool *owner, uint64_t now_us)
 {
     for (struct container *surplus = pool_surplus(&owner->pool); surplus != NULL; surplus = pool_surplus(&owner->pool))
         replace_or_drop(worker_of(surplus));
-    if (owner->executor->swept && owner->executor->engine_up)
-        create(owner, pool_creations(&owner->pool, now_us));
+    if (owner->executor->swept && owner->executor->engine_up) {
+        uint32_t count = pool_creations(&owner->pool, now_us);
+        create(owner, count);
+        if (count > 0)
+            room_taken(&owner->pool);
+    }
     agent_pool_scaled(owner, "tasks waited");
     bool waiting = owner->pool.queue.length + owner->pool.fresh_queue.length > 0;
     /* What only somebody else can mend is told at once; else the engine may come round before their deadlines. */
@@ -219,14 +219,33 @@ static void plan_without_engine(struct agent_pool *owner)
     }
 }
 
+/* Tasks of a type wait, and all that could be made is idle in other types' pools. */
+static void make_room(struct executor *executor, uint64_t now_us)
+{
+    struct pool *needy;
+    struct container *victim =
+        executor->engine_up && executor->swept ? room_make(&executor->set, now_us, &needy) : NULL;
+    if (victim == NULL)
+        return;
+    struct worker *worker = worker_of(victim);
+    const char *type = list_entry(needy, struct agent_pool, pool)->profile->agent_type;
+    agent_pool_scaled(worker->owner, "tasks of %s wait and there is no room for more containers", type);
+    worker_retire(worker, "it made room for %s", type);
+}
+
 void maintain_plan(struct executor *executor, uint64_t now_us)
 {
-    list_for_each_safe (node, &executor->pools) {
-        struct agent_pool *owner = list_entry(node, struct agent_pool, link);
-        plan_pool(owner, now_us);
-        if (!executor->engine_up)
-            plan_without_engine(owner);
+    for (enum room_need need = ROOM_STARVED; need < ROOM_NEEDS; need++) {
+        list_for_each_safe (node, &executor->set.pools) {
+            struct agent_pool *owner = list_entry(node, struct agent_pool, pool.link);
+            if (room_need(&owner->pool) != need)
+                continue;
+            plan_pool(owner, now_us);
+            if (!executor->engine_up)
+                plan_without_engine(owner);
+        }
     }
+    make_room(executor, now_us);
 }
 
 /* --- tick -------------------------------------------------------------------------------------------- */

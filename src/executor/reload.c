@@ -146,3 +146,8 @@ int executor_reload(struct executor *executor, const struct config *config, uint
     executor_kick(executor);
     return 0;
 }
+
+void executor_reload_failed(struct executor *executor, const struct error *error)
+{
+    executor_event(executor, &(struct event){.type = EVENT_CONFIG_REJECTED, .text = error->message});
+}

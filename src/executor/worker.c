@@ -421,6 +421,19 @@ static void on_receipt(void *user, const struct receipt *receipt)
         executor_kick(owner->executor);
 }
 
+bool worker_replaced(struct worker *worker)
+{
+    struct agent_pool *owner = worker->owner;
+    if (!pool_replaced(&owner->pool, &worker->container))
+        return false;
+    executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_REFRESHED,
+                                                    .agent_type = owner->profile->agent_type,
+                                                    .subject = worker->name,
+                                                    .text = "another one is there in its place"});
+    worker_retire(worker, "replaced");
+    return true;
+}
+
 void worker_unhealthy(struct worker *worker, const char *reason)
 {
     struct agent_pool *owner = worker->owner;
@@ -768,12 +781,8 @@ void worker_release(struct worker *worker, uint32_t task_number)
     }
     if (!pool_may_reuse(&owner->pool, &worker->container)) {
         runner_conn_flush(worker->conn);
-        if (worker->container.expiring)
-            executor_event(owner->executor, &(struct event){.type = EVENT_CONTAINER_REFRESHED,
-                                                            .agent_type = owner->profile->agent_type,
-                                                            .subject = worker->name,
-                                                            .text = "another one is there in its place"});
-        worker_retire(worker, worker->container.expiring ? "replaced" : "it has served its tasks");
+        if (!worker_replaced(worker))
+            worker_retire(worker, "it has served its tasks");
         executor_kick(owner->executor);
         return;
     }

@@ -30,6 +30,11 @@ static bool state_is_creation(enum container_state state)
     return state == CONTAINER_CREATING || state == CONTAINER_CONNECTING;
 }
 
+static bool state_is_leaving(enum container_state state)
+{
+    return state == CONTAINER_RETIRING || state == CONTAINER_REMOVING;
+}
+
 static void container_link(struct container *container)
 {
     struct pool *pool = container->pool;
@@ -39,6 +44,8 @@ static void container_link(struct container *container)
     pool->count[container->state]++;
     if (state_is_creation(container->state))
         pool->set->creating++;
+    if (state_is_leaving(container->state))
+        pool->set->leaving++;
     if (container->expiring)
         list_push_back(head, &container->link);
     else
@@ -51,6 +58,8 @@ static void container_unlink(struct container *container)
     pool->count[container->state]--;
     if (state_is_creation(container->state))
         pool->set->creating--;
+    if (state_is_leaving(container->state))
+        pool->set->leaving--;
     list_remove(&container->link);
 }
 

@@ -5,10 +5,16 @@
 #define BACKOFF_BASE_US 200000U
 #define BACKOFF_MAX_US  60000000U
 
+void pool_set_init(struct pool_set *set, uint32_t max_containers, uint32_t max_creating)
+{
+    *set = (struct pool_set){.max_containers = max_containers, .max_creating = max_creating};
+    list_init(&set->pools);
+}
+
 void pool_init(struct pool *pool, struct pool_set *set, const struct pool_limits *limits, uint64_t now_us)
 {
     *pool = (struct pool){.set = set, .limits = *limits, .accounted_us = now_us};
-    list_init(&pool->link);
+    list_push_back(&set->pools, &pool->link);
     for (unsigned i = 0; i < CONTAINER_STATES; i++)
         list_init(&pool->containers[i]);
     list_init(&pool->idle_unused);
@@ -196,15 +202,16 @@ void pool_lease_ended(struct pool *pool, struct task *holder, uint64_t now_us)
     holder->state = TASK_ENDED;
 }
 
-/* Another container is there in its place. */
-static bool replaced(const struct pool *pool, const struct container *container)
+bool pool_replaced(const struct pool *pool, const struct container *container)
 {
-    return container->expiring && pool_serving(pool) > pool->target;
+    bool serves = container->state != CONTAINER_UNHEALTHY; /* and so is one of those that are counted */
+    return container->expiring && !pool->draining && !pool->stopped && pool_serving(pool) >= pool->target + serves &&
+           pool_serving(pool) > 0;
 }
 
 bool pool_may_reuse(const struct pool *pool, const struct container *container)
 {
-    if (!pool->limits.reuse || pool->limits.on_demand || replaced(pool, container) ||
+    if (!pool->limits.reuse || pool->limits.on_demand || pool_replaced(pool, container) ||
         (pool->draining && pool_waiting(pool) == 0))
         return false;
     return pool->limits.max_tasks_per_container == 0 || container->exec_count < pool->limits.max_tasks_per_container;
@@ -251,6 +258,28 @@ static uint32_t room_in_budget(const struct pool *pool)
     return room > UINT32_MAX ? UINT32_MAX : (uint32_t)room;
 }
 
+/* Under the caps that all pools share. */
+static uint32_t room_in_set(const struct pool *pool)
+{
+    const struct pool_set *set = pool->set;
+    return smaller(set->max_containers > set->containers ? set->max_containers - set->containers : 0,
+                   room_in_budget(pool));
+}
+
+bool pool_held_back(const struct pool *pool, uint64_t now_us)
+{
+    const struct pool_set *set = pool->set;
+    uint32_t demand = smaller(pool_demand(pool), pool_ceiling(pool));
+    return !pool->stopped && now_us >= pool->retry_us && pool_waiting(pool) > 0 && demand > pool_live(pool) &&
+           room_in_set(pool) == 0 && (set->memory_budget == 0 || pool->limits.memory_bytes <= set->memory_budget);
+}
+
+/* Those that serve although they are to be replaced. */
+static uint32_t expiring_live(const struct pool *pool)
+{
+    return pool->expiring - smaller(pool->expiring, pool->count[CONTAINER_UNHEALTHY]);
+}
+
 uint32_t pool_creations(struct pool *pool, uint64_t now_us)
 {
     if (pool->stopped || now_us < pool->retry_us)
@@ -261,15 +290,14 @@ uint32_t pool_creations(struct pool *pool, uint64_t now_us)
     uint32_t live = pool_live(pool);
     uint32_t creating = pool->count[CONTAINER_CREATING] + pool->count[CONTAINER_CONNECTING];
     /* One surge container while something is being replaced. */
-    if (pool->expiring > 0 && live == want && want <= pool->limits.max)
+    if (expiring_live(pool) > 0 && live == want && want <= pool->limits.max && !pool->draining)
         want++;
     if (live >= want)
         return 0;
     uint32_t missing = want - live;
     struct pool_set *set = pool->set;
-    missing = smaller(missing, set->max_containers > set->containers ? set->max_containers - set->containers : 0);
     missing = smaller(missing, set->max_creating > set->creating ? set->max_creating - set->creating : 0);
-    missing = smaller(missing, room_in_budget(pool));
+    missing = smaller(missing, room_in_set(pool));
     /* After a failure one attempt at a time. */
     if (pool->failures > 0)
         missing = creating > 0 ? 0 : smaller(missing, 1);
@@ -303,7 +331,7 @@ struct container *pool_surplus(struct pool *pool)
                 return old;
         }
     }
-    if (pool_live(pool) > want + (pool->expiring > 0)) {
+    if (pool_live(pool) > want + (expiring_live(pool) > 0)) {
         struct container *oldest = last_on(&pool->containers[CONTAINER_IDLE]);
         return oldest != NULL ? oldest : last_on(&pool->idle_unused);
     }

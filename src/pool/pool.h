@@ -33,15 +33,17 @@ struct pool_counters {
 
 /* What all pools share. */
 struct pool_set {
+    struct list pools;   /* by `link`; which one is planned first: maintenance/room.h */
     uint32_t containers; /* of all pools, in every state but GONE */
     uint32_t max_containers;
     uint32_t creating; /* CREATING or CONNECTING */
+    uint32_t leaving;  /* RETIRING or REMOVING */
     uint32_t max_creating;
     uint64_t memory_bytes, memory_budget; /* limits of all containers together; budget 0: any */
 };
 
 struct pool {
-    struct list link; /* for the owner */
+    struct list link; /* of the set's pools */
     struct pool_set *set;
     struct pool_limits limits;
     struct pool_counters counters;
@@ -65,6 +67,10 @@ struct pool {
     uint64_t busy_integral, live_integral, accounted_us;
 };
 
+/* Nothing in it; the caps and the budget are for the caller to set, at any time. */
+void pool_set_init(struct pool_set *set, uint32_t max_containers, uint32_t max_creating);
+
+/* The pool belongs to `set` until the end of both. */
 void pool_init(struct pool *pool, struct pool_set *set, const struct pool_limits *limits, uint64_t now_us);
 
 /* Queues a task; false when the queue is full. Call pool_dispatch() next. `deadline_us`: until when it waits; 0: for
@@ -106,6 +112,13 @@ bool pool_may_reuse(const struct pool *pool, const struct container *container);
 /* How many containers to begin to make now, within every limit and the backoff. Raises `target` where waiting tasks
  * need it. */
 uint32_t pool_creations(struct pool *pool, uint64_t now_us);
+
+/* Waiting tasks would have it make a container at once, but for the caps and the budget that all pools share. False as
+ * well where its container is larger than the whole budget. */
+bool pool_held_back(const struct pool *pool, uint64_t now_us);
+
+/* Is another container there in its place? Else it is only marked, or not wanted any more. */
+bool pool_replaced(const struct pool *pool, const struct container *container);
 
 /* An idle or unhealthy container to retire now, or NULL: one whose replacement is there, or one beyond the target. */
 struct container *pool_surplus(struct pool *pool);

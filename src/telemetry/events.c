@@ -38,6 +38,7 @@ static const struct {
     [EVENT_LEASE_TAKEN] = {"leaseTaken", "leaseId", "container", NULL, NULL, NULL},
     [EVENT_LEASE_ENDED] = {"leaseEnded", "leaseId", NULL, "reason", "tasks", NULL},
     [EVENT_LEASE_OVERDUE] = {"leaseOverdue", "leaseId", "container", NULL, "heldMs", NULL},
+    [EVENT_CONFIG_REJECTED] = {"configRejected", NULL, NULL, "reason", NULL, NULL},
     [EVENT_CONFIG_RELOADED] = {"configReloaded", NULL, NULL, NULL, "changed", "rolled"},
     [EVENT_ENGINE_UP] = {"engineUp", NULL, NULL, NULL, NULL, NULL},
     [EVENT_ENGINE_DOWN] = {"engineDown", NULL, NULL, "reason", NULL, NULL},

@@ -31,6 +31,7 @@ enum event_type {
     EVENT_LEASE_TAKEN, /* lease; other: container */
     EVENT_LEASE_ENDED,
     EVENT_LEASE_OVERDUE,
+    EVENT_CONFIG_REJECTED, /* text: why; nothing changed */
     EVENT_CONFIG_RELOADED, /* a: keys changed; b: pools that replace their containers */
     EVENT_ENGINE_UP,
     EVENT_ENGINE_DOWN,

@@ -2,8 +2,8 @@
  * (meson -Dweaken=true, never installed) single defences can be switched off by name; in every other build the answer
  * is the constant false, and neither the names nor the way to say them are in the program.
  *
- * In the daemon the environment variable WARMPOOL_WEAKEN says what: "TYPE=defence,defence;TYPE=defence", "*" being every
- * agent type. It tells each container's runner by its argument `--weaken defence,defence`. */
+ * In the daemon the environment variable WARMPOOL_WEAKEN says what: "TYPE=defence,defence;TYPE=defence", "*" being
+ * every agent type. It tells each container's runner by its argument `--weaken defence,defence`. */
 #pragma once
 
 #include <stdbool.h>

@@ -216,6 +216,11 @@ END
     o reload
     in_time "$OTHER/e" '.type == "circuitClosed" and .agentType == "broken"'
     in_time "$OTHER/e" '.type == "configReloaded" and .changed == 1 and .rolled == 1'
+    cp "$OTHER_CONFIG" "$OTHER/good"
+    echo 'poolSize: none' >>"$OTHER_CONFIG"
+    run ! o reload
+    in_time "$OTHER/e" '.type == "configRejected" and (.reason | contains("poolSize"))'
+    cp "$OTHER/good" "$OTHER_CONFIG"
 
     relay_ends
     rm -f "$engine"

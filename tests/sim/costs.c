@@ -28,7 +28,7 @@ static void open_bench(struct bench *bench, uint32_t containers, uint32_t tasks)
 {
     struct pool_limits limits = {
         .size = containers, .min = 1, .max = containers, .max_queue = tasks + 10, .reuse = true};
-    bench->set = (struct pool_set){.max_containers = containers, .max_creating = containers};
+    pool_set_init(&bench->set, containers, containers);
     bench->containers = calloc(containers, sizeof *bench->containers);
     bench->tasks = calloc(tasks + 1, sizeof *bench->tasks);
     if (bench->containers == NULL || bench->tasks == NULL)

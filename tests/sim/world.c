@@ -18,16 +18,18 @@ const char *const invariant_names[INVARIANTS] = {"sound",
                                                  "no type in another's container",
                                                  "no dirty container handed out",
                                                  "sizes within bounds",
+                                                 "room is made",
                                                  "queue order kept",
                                                  "nothing forgotten"};
 
 const char *const plant_names[PLANTS] = {
-    "none",     "state without list", "two owners",         "double end",     "no end",      "foreign type",
-    "no reset", "one too many",       "budget not counted", "youngest first", "lost wakeup", "leaked container"};
+    "none",         "state without list", "two owners",   "double end",         "no end",
+    "foreign type", "no reset",           "one too many", "budget not counted", "youngest first",
+    "lost wakeup",  "leaked container",   "no room made"};
 
 const enum invariant plant_invariants[PLANTS] = {
-    SOUND, ONE_STATE_ONE_LIST, ONE_OWNER,        ONE_END, NOTHING_FORGOTTEN, OWN_TYPE, CLEAN, BOUNDS, BOUNDS,
-    ORDER, NOTHING_FORGOTTEN,  NOTHING_FORGOTTEN};
+    SOUND, ONE_STATE_ONE_LIST, ONE_OWNER,         ONE_END, NOTHING_FORGOTTEN, OWN_TYPE, CLEAN, BOUNDS, BOUNDS,
+    ORDER, NOTHING_FORGOTTEN,  NOTHING_FORGOTTEN, ROOM};
 
 /* --- chance --------------------------------------------------------------------------------------------------- */
 
@@ -548,19 +550,58 @@ static void removed(struct world *world, struct sim_container *container)
 /* --- plan, tick, operators
  * -------------------------------------------------------------------------------------------------- */
 
+static void plan_pool(struct world *world, struct pool *pool)
+{
+    for (struct container *surplus = pool_surplus(pool); surplus != NULL; surplus = pool_surplus(pool))
+        retire(world, sim_of(surplus));
+    uint32_t missing = pool_creations(pool, world->now);
+    if (missing > 0 && pool->draining && pool_waiting(pool) == 0)
+        broken(world, BOUNDS, "a pool that drains makes %u containers though nobody waits", missing);
+    if (missing > 0)
+        room_taken(pool);
+    if (missing > 0 && world->config->plant == PLANT_ONE_TOO_MANY)
+        missing += 2;
+    for (; missing > 0; missing--)
+        make(world, pool);
+    check_bounds(world, pool);
+}
+
+/* Nobody waits without a container, nor anything on its way, while a container that may go is idle elsewhere. */
+static void check_room(struct world *world)
+{
+    const struct pool_set *set = &world->set;
+    uint32_t idle = 0, leaving = 0;
+    for (uint32_t i = 0; i < world->config->pools; i++) {
+        const struct pool *pool = &world->pools[i].pool;
+        leaving += pool->count[CONTAINER_RETIRING] + pool->count[CONTAINER_REMOVING];
+        idle += pool->pinned || pool->fresh_queue.length > 0 ? 0 : pool->count[CONTAINER_IDLE];
+    }
+    if (leaving != set->leaving)
+        broken(world, NOTHING_FORGOTTEN, "%u containers are on their way out, %u are counted", leaving, set->leaving);
+    for (uint32_t i = 0; i < world->config->pools && leaving == 0 && idle > 0; i++) {
+        const struct pool *pool = &world->pools[i].pool;
+        bool waits = pool_waiting(pool) > 0 && !pool->paused && !pool->stopped && world->now >= pool->retry_us;
+        bool fits = set->memory_budget == 0 || pool->limits.memory_bytes <= set->memory_budget;
+        if (waits && fits && pool_live(pool) == 0 && set->creating < set->max_creating)
+            broken(world, ROOM, "a task waits without any container for it while %u of others are idle", idle);
+    }
+}
+
 static void plan(struct world *world)
 {
-    for (uint32_t i = 0; i < world->config->pools; i++) {
-        struct pool *pool = &world->pools[i].pool;
-        for (struct container *surplus = pool_surplus(pool); surplus != NULL; surplus = pool_surplus(pool))
-            retire(world, sim_of(surplus));
-        uint32_t missing = pool_creations(pool, world->now);
-        if (missing > 0 && world->config->plant == PLANT_ONE_TOO_MANY)
-            missing += 2;
-        for (; missing > 0; missing--)
-            make(world, pool);
-        check_bounds(world, pool);
+    for (enum room_need need = ROOM_STARVED; need < ROOM_NEEDS; need++) {
+        list_for_each_safe (node, &world->set.pools) {
+            struct pool *pool = list_entry(node, struct pool, link);
+            if (room_need(pool) == need)
+                plan_pool(world, pool);
+        }
     }
+    struct pool *needy;
+    struct container *victim =
+        world->config->plant == PLANT_NO_ROOM ? NULL : room_make(&world->set, world->now, &needy);
+    if (victim != NULL)
+        retire(world, sim_of(victim));
+    check_room(world);
 }
 
 static void check_health(struct world *world, struct pool *pool)
@@ -738,7 +779,7 @@ static void world_open(struct world *world)
     list_init(&world->spare_tasks);
     world->now = SECOND;
     world->idle_since = world->now;
-    world->set = (struct pool_set){.max_containers = 1000, .max_creating = 8};
+    pool_set_init(&world->set, 1000, 8);
     if (config->hostile) {
         world->set.max_containers = 10 + (uint32_t)chance_below(&world->chance, 30);
         world->set.max_creating = 1 + (uint32_t)chance_below(&world->chance, 6);

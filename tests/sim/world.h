@@ -8,6 +8,7 @@
 
 #include "base/heap.h"
 #include "maintenance/janitor.h"
+#include "maintenance/room.h"
 #include "maintenance/scaler.h"
 #include "pool/pool.h"
 
@@ -36,6 +37,7 @@ enum invariant {
     OWN_TYPE,
     CLEAN,
     BOUNDS,
+    ROOM,
     ORDER,
     NOTHING_FORGOTTEN,
     INVARIANTS
@@ -56,6 +58,7 @@ enum plant {
     PLANT_YOUNGEST_FIRST,     /* of a queue the last one goes first */
     PLANT_LOST_WAKEUP,        /* a container gets idle and nobody looks at the queue */
     PLANT_LEAKED_CONTAINER,   /* a removal that failed is not tried again */
+    PLANT_NO_ROOM,            /* idle containers of others never give way */
     PLANTS
 };
 extern const char *const plant_names[PLANTS];

@@ -10,6 +10,7 @@
 
 #include "maintenance/health.h"
 #include "maintenance/janitor.h"
+#include "maintenance/room.h"
 #include "maintenance/scaler.h"
 #include "pool/pool.h"
 
@@ -26,7 +27,7 @@ struct fixture {
 static void begin(struct fixture *f, struct pool_limits limits)
 {
     memset(f, 0, sizeof *f);
-    f->set = (struct pool_set){.max_containers = 100, .max_creating = 100};
+    pool_set_init(&f->set, 100, 100);
     f->now = SECOND;
     if (limits.max_queue == 0)
         limits.max_queue = 100;
@@ -633,6 +634,77 @@ static void test_the_janitor_marks_the_old_and_gives_up_the_idle(void **state)
     assert_int_equal(f.pool.target, 1);
 }
 
+static void test_an_unhealthy_container_gets_one_replacement(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, limits_of(1, 1, 2));
+    struct container *sick = make_ready(&f);
+    assert_true(container_enter(sick, CONTAINER_UNHEALTHY, f.now));
+    container_expire(sick);
+    assert_false(pool_replaced(&f.pool, sick));
+    assert_int_equal(pool_creations(&f.pool, f.now), 1);
+    make(&f);
+    assert_int_equal(pool_creations(&f.pool, f.now), 0);
+    assert_null(pool_surplus(&f.pool));
+    container_enter(&f.containers[1], CONTAINER_CONNECTING, f.now);
+    container_enter(&f.containers[1], CONTAINER_IDLE, f.now);
+    assert_true(pool_replaced(&f.pool, sick));
+    assert_ptr_equal(pool_surplus(&f.pool), sick);
+}
+
+static void test_a_draining_pool_makes_no_replacement(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct task task;
+    begin(&f, limits_of(1, 1, 2));
+    struct container *old = make_ready(&f);
+    submit(&f, &task, 2, false);
+    assert_ptr_equal(pool_dispatch(&f.pool, f.now), &task);
+    container_expire(old);
+    f.pool.draining = true;
+    assert_int_equal(pool_creations(&f.pool, f.now), 0);
+    f.pool.draining = false;
+    assert_int_equal(pool_creations(&f.pool, f.now), 1);
+}
+
+static void test_room_is_made_by_the_longest_idle_that_may_go(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct pool other;
+    struct task task;
+    struct pool_limits limits = limits_of(1, 0, 4);
+    begin(&f, limits_of(2, 2, 2));
+    limits.max_queue = 10;
+    pool_init(&other, &f.set, &limits, f.now);
+    f.set.max_containers = 2;
+    struct container *oldest = make_ready(&f);
+    f.now += SECOND;
+    make_ready(&f);
+    struct pool *needy = NULL;
+    assert_null(room_make(&f.set, f.now, &needy));
+    task = (struct task){.priority = 2};
+    list_init(&task.link);
+    assert_true(pool_submit(&other, &task, 0, f.now));
+    assert_int_equal(room_need(&other), ROOM_STARVED);
+    assert_int_equal(pool_creations(&other, f.now), 0);
+    f.pool.pinned = true;
+    assert_null(room_make(&f.set, f.now, &needy));
+    f.pool.pinned = false;
+    assert_ptr_equal(room_make(&f.set, f.now, &needy), oldest);
+    assert_ptr_equal(needy, &other);
+    assert_true(container_enter(oldest, CONTAINER_RETIRING, f.now));
+    assert_null(room_make(&f.set, f.now, &needy)); /* one is on its way out */
+    assert_true(container_enter(oldest, CONTAINER_REMOVING, f.now));
+    assert_true(container_enter(oldest, CONTAINER_GONE, f.now));
+    assert_int_equal(pool_creations(&other, f.now), 1);
+    f.set.memory_budget = 1; /* less than one of its containers: nobody has to go for that */
+    other.limits.memory_bytes = 2;
+    assert_null(room_make(&f.set, f.now, &needy));
+}
+
 static void test_health_is_due_only_after_silence(void **state)
 {
     (void)state;
@@ -696,6 +768,9 @@ int main(void)
         cmocka_unit_test(test_the_threshold_rule_follows_utilisation),
         cmocka_unit_test(test_age_expires_with_jitter),
         cmocka_unit_test(test_the_janitor_marks_the_old_and_gives_up_the_idle),
+        cmocka_unit_test(test_an_unhealthy_container_gets_one_replacement),
+        cmocka_unit_test(test_a_draining_pool_makes_no_replacement),
+        cmocka_unit_test(test_room_is_made_by_the_longest_idle_that_may_go),
         cmocka_unit_test(test_health_is_due_only_after_silence),
         cmocka_unit_test(test_health_verdicts),
     };

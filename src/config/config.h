@@ -40,6 +40,8 @@ struct config_resources { /* resourceLimits: {maxMemory: 256m, ...}; 0: not give
  * attach stream. AUTO: the socket if it works with the engine, else the other. */
 enum config_transport { TRANSPORT_AUTO, TRANSPORT_SOCKET, TRANSPORT_ATTACH };
 
+enum config_engine { ENGINE_AUTO, ENGINE_DOCKER, ENGINE_PODMAN };
+
 enum config_policy { SCALING_PREDICTIVE, SCALING_THRESHOLD };
 
 enum config_source { SOURCE_DEFAULT, SOURCE_BUILT_IN, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_SETTING };
@@ -108,6 +110,8 @@ struct config {
     char *docker_host;          /* NULL: $DOCKER_HOST, else the default socket */
     char *docker_cert_path;     /* NULL: $DOCKER_CERT_PATH, or ~/.docker where $DOCKER_TLS_VERIFY is set, else no TLS */
     enum config_transport transport;
+    enum config_engine engine;
+    char *instance;  /* "": what the state directory has */
     char *state_dir; /* absolute */
     char *socket;    /* absolute */
     enum log_level log_level;

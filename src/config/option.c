@@ -103,7 +103,9 @@ void option_allowed(const struct option *option, char *text, size_t size)
         [TYPE_CPUS] = "a number of cores, as 0.5,",
         [TYPE_LEVEL] = "error, warn, info or debug",
         [TYPE_TRANSPORT] = "auto, socket or attach",
+        [TYPE_ENGINE] = "auto, docker or podman",
         [TYPE_POLICY] = "predictive or threshold",
+        [TYPE_INSTANCE] = "a name, [a-z0-9][a-z0-9-]{0,30}",
         [TYPE_RANGE] = "FIRST-LAST, two numbers from 1 to 4294967293",
         [TYPE_SUBNET] = "ADDRESS/PREFIX with a prefix of 8 to 29, as 10.213.0.0/16",
         [TYPE_STRINGS] = "a list of texts",
@@ -305,15 +307,33 @@ static int set_bool(bool *field, const char *text)
     return 0;
 }
 
-static const char *const transport_names[] = {
-    [TRANSPORT_AUTO] = "auto", [TRANSPORT_SOCKET] = "socket", [TRANSPORT_ATTACH] = "attach"};
+/* By the value of the enum in config.h that the field is. */
+static const char *const choices[][4] = {
+    [TYPE_TRANSPORT] = {"auto", "socket", "attach"},
+    [TYPE_ENGINE] = {"auto", "docker", "podman"},
+    [TYPE_POLICY] = {"predictive", "threshold"},
+};
+_Static_assert(sizeof(enum config_transport) == sizeof(unsigned) && sizeof(enum config_engine) == sizeof(unsigned) &&
+                   sizeof(enum config_policy) == sizeof(unsigned),
+               "choices are stored as unsigned");
 
-static int set_transport(void *field, const char *text)
+/* A char * of its own. */
+static bool is_text(const struct option *option)
 {
-    for (unsigned i = 0; i < sizeof transport_names / sizeof transport_names[0]; i++) {
-        if (strcmp(text, transport_names[i]) != 0)
+    return option->type == TYPE_STRING || option->type == TYPE_PATH || option->type == TYPE_INSTANCE;
+}
+
+static bool is_choice(const struct option *option)
+{
+    return option->type == TYPE_TRANSPORT || option->type == TYPE_ENGINE || option->type == TYPE_POLICY;
+}
+
+static int set_choice(enum option_type type, void *field, const char *text)
+{
+    for (unsigned i = 0; choices[type][i] != NULL; i++) {
+        if (strcmp(text, choices[type][i]) != 0)
             continue;
-        *(enum config_transport *)field = (enum config_transport)i;
+        *(unsigned *)field = i;
         return 0;
     }
     return -1;
@@ -605,12 +625,11 @@ static int set_scalar(const struct option *option, void *record, void *field, co
     case TYPE_LEVEL:
         return set_level(field, text);
     case TYPE_TRANSPORT:
-        return set_transport(field, text);
+    case TYPE_ENGINE:
     case TYPE_POLICY:
-        if (strcmp(text, "predictive") != 0 && strcmp(text, "threshold") != 0)
-            return -1;
-        *(enum config_policy *)field = text[0] == 't' ? SCALING_THRESHOLD : SCALING_PREDICTIVE;
-        return 0;
+        return set_choice(option->type, field, text);
+    case TYPE_INSTANCE:
+        return text[0] != '\0' && !agent_type_valid(text) ? -1 : set_text(field, text);
     case TYPE_RANGE:
         return set_uid_range(record, text);
     case TYPE_SUBNET:
@@ -782,10 +801,8 @@ void option_print(const struct option *option, const void *record, struct buffer
         buffer_printf(out, "%lld", (long long)load_number(option, field));
     } else if (option->type == TYPE_BOOL) {
         buffer_append_string(out, *(const bool *)field ? "true" : "false");
-    } else if (option->type == TYPE_TRANSPORT) {
-        buffer_append_string(out, transport_names[*(const enum config_transport *)field]);
-    } else if (option->type == TYPE_POLICY) {
-        buffer_append_string(out, *(const enum config_policy *)field == SCALING_THRESHOLD ? "threshold" : "predictive");
+    } else if (is_choice(option)) {
+        buffer_append_string(out, choices[option->type][*(const unsigned *)field]);
     } else if (option->type == TYPE_LEVEL) {
         buffer_append_string(out, log_level_name(*(const enum log_level *)field));
     } else if (option->type == TYPE_RANGE) {
@@ -909,11 +926,11 @@ int option_copy(const struct option *option, void *to_record, const void *from_r
         return copy_strings(to, *(char **const *)from);
     } else if (option->type == TYPE_RESOURCES) {
         *(struct config_resources *)to = *(const struct config_resources *)from;
-    } else if (option->type == TYPE_POLICY) {
-        *(enum config_policy *)to = *(const enum config_policy *)from;
+    } else if (is_choice(option)) {
+        *(unsigned *)to = *(const unsigned *)from;
     } else if (is_list(option)) {
         return copy_profile_list(option, to_record, from_record);
-    } else if (option->type == TYPE_STRING || option->type == TYPE_PATH) {
+    } else if (is_text(option)) {
         const char *text = *(char *const *)from;
         return text == NULL ? 0 : set_text(to, text);
     }
@@ -931,7 +948,7 @@ void option_release(const struct option *option, void *record)
         release_mounts(record);
     } else if (option->type == TYPE_ULIMITS) {
         release_ulimits(record);
-    } else if (option->type == TYPE_STRING || option->type == TYPE_PATH) {
+    } else if (is_text(option)) {
         free(*(char **)field);
         *(char **)field = NULL;
     }

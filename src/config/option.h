@@ -21,7 +21,9 @@ enum option_type {
     TYPE_SIZE,    /* uint64_t, bytes */
     TYPE_CPUS,    /* uint32_t, thousandths */
     TYPE_LEVEL,
+    TYPE_INSTANCE, /* a name, or empty */
     TYPE_TRANSPORT,
+    TYPE_ENGINE,
     TYPE_POLICY,
     TYPE_RANGE,  /* uid_first, uid_count */
     TYPE_SUBNET, /* subnet_base, subnet_prefix */

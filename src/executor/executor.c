@@ -216,10 +216,25 @@ static void on_engine_event(void *user, const struct engine_event *event, const 
         worker_check(worker);
 }
 
+int executor_engine_check(const struct executor *executor, struct error *err)
+{
+    const struct engine_info *info = engine_info(executor->engine);
+    enum config_engine wanted = executor->config->engine;
+    bool podman = strcmp(info->name, "podman") == 0;
+    if (wanted == ENGINE_AUTO || (wanted == ENGINE_PODMAN) == podman)
+        return 0;
+    return error_set(err, ERROR_CONFLICT,
+                     "engine: %s is wanted, but %s %s answers at %s; change dockerHost, or set engine to %s or auto",
+                     podman ? "docker" : "podman", info->name, info->version, info->host, info->name);
+}
+
 static void on_engine_opened(void *user, const struct error *error)
 {
     struct executor *executor = user;
+    struct error mismatch = ERROR_INIT;
     executor->engine_opened = true;
+    if (error == NULL && executor_engine_check(executor, &mismatch) < 0)
+        error = &mismatch;
     if (error != NULL) {
         executor_engine_failed(executor, error);
         return;
@@ -376,7 +391,7 @@ int executor_open(struct executor **out, const struct executor_options *options,
     list_init(&executor->volume.waiting);
     if (check_warmup_types(executor, err) < 0)
         goto failed;
-    if (state_dir_open(&executor->state, options->config->state_dir, err) < 0)
+    if (state_dir_open(&executor->state, options->config->state_dir, options->config->instance, err) < 0)
         goto failed;
     if (slot_space_init(&executor->slots, options->config, executor_random(executor), err) < 0)
         goto failed;

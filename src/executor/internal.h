@@ -22,7 +22,8 @@
 #define LABEL_TYPE     "io.warmpool.type"
 #define LABEL_SLOT     "io.warmpool.slot"
 
-#define INSTANCE_BYTES     12             /* hexadecimal digits */
+#define INSTANCE_BYTES     12             /* hexadecimal digits of a name that was drawn */
+#define INSTANCE_MAX       31             /* bytes of any */
 #define OUTPUT_WINDOW      (512U * 1024U) /* bytes of stdout, and of stderr, that a runner may send ahead */
 #define ATTACH_WINDOW      (256U * 1024U) /* the same over the attach stream: what is in flight there the engine holds */
 #define CONNECT_TIMEOUT_MS 20000U         /* from the start of a container to its runner's HELLO */
@@ -39,12 +40,12 @@ struct state_dir {
     int fd;            /* of the directory */
     int lock_fd;       /* flock-ed while open: one executor per state directory */
     int containers_fd; /* of "containers" in it: a directory per container */
-    char instance[INSTANCE_BYTES + 1];
+    char instance[INSTANCE_MAX + 1];
 };
 
-/* Makes what is missing, locks, reads or makes the instance id, writes the runner, removes the directories of
- * containers of a former run. */
-int state_dir_open(struct state_dir *state, const char *path, struct error *err);
+/* Makes what is missing, locks, reads or makes the instance's name ("": it is drawn, or is what is kept there), writes
+ * the runner, removes the directories of containers of a former run. ERROR_CONFLICT: it is another instance's. */
+int state_dir_open(struct state_dir *state, const char *path, const char *instance, struct error *err);
 void state_dir_close(struct state_dir *state);
 /* Makes containers/NAME with the runner and, unless uid is 0, passwd and group for it. Returns a descriptor of it. */
 int state_dir_container_new(struct state_dir *state, const char *name, uint32_t uid, struct error *err);
@@ -517,6 +518,8 @@ void executor_warm_types(struct executor *executor);
 /* Finds the pool of a type or makes it. */
 struct agent_pool *executor_pool_get(struct executor *executor, const char *agent_type, struct error *err);
 void executor_engine_failed(struct executor *executor, const struct error *error);
+/* Is what answers what `engine` wants? After it was away another one may answer at the same place. */
+int executor_engine_check(const struct executor *executor, struct error *err);
 void executor_engine_answers(struct executor *executor);
 /* What the first container showed. Pools of another runtime than the default keep their own choice. */
 void executor_transport_chosen(struct agent_pool *owner, enum transport_choice choice, const char *why);

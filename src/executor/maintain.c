@@ -324,6 +324,9 @@ static void tick_pool(struct agent_pool *owner, uint64_t now_us)
 static void on_probed(void *user, const struct error *error)
 {
     struct executor *executor = user;
+    struct error mismatch = ERROR_INIT;
+    if (error == NULL && executor_engine_check(executor, &mismatch) < 0)
+        error = &mismatch;
     if (error != NULL) {
         executor_engine_failed(executor, error);
         return;

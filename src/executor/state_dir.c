@@ -61,24 +61,29 @@ static int write_file(int dir_fd, const char *name, const void *data, size_t siz
     return 0;
 }
 
-static bool instance_valid(const char *text)
+/* What carries another name in the engine would never be cleaned up. */
+static int check_instance(const struct state_dir *state, const char *wanted, struct error *err)
 {
-    return strlen(text) == INSTANCE_BYTES && strspn(text, "0123456789abcdef") == INSTANCE_BYTES;
+    if (!agent_type_valid(state->instance)) /* the same rule */
+        return error_set(err, ERROR_INVALID,
+                         "%s/instance does not hold the name of an instance ([a-z0-9][a-z0-9-]{0,%d}); restore it, or "
+                         "remove it to begin anew",
+                         state->path, INSTANCE_MAX - 1);
+    if (wanted[0] != '\0' && strcmp(state->instance, wanted) != 0)
+        return error_set(err, ERROR_CONFLICT,
+                         "instance: the state directory %s belongs to the instance %s, not to %s; choose another "
+                         "stateDir, or remove it when nothing of %s is left in the engine",
+                         state->path, state->instance, wanted, state->instance);
+    return 0;
 }
 
-static int read_instance(struct state_dir *state, struct error *err)
+static int read_instance(struct state_dir *state, const char *wanted, struct error *err)
 {
     _cleanup_close_ int fd = openat(state->fd, "instance", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0) {
-        ssize_t got = read(fd, state->instance, INSTANCE_BYTES);
+        ssize_t got = read(fd, state->instance, INSTANCE_MAX);
         state->instance[got > 0 ? got : 0] = '\0';
-        if (instance_valid(state->instance))
-            return 0;
-        return error_set(
-            err, ERROR_INVALID,
-            "%s/instance does not hold an instance id (%d hexadecimal digits); restore it, or remove it to "
-            "begin anew",
-            state->path, INSTANCE_BYTES);
+        return check_instance(state, wanted, err);
     }
     if (errno != ENOENT)
         return error_errno(err, errno, "reading %s/instance", state->path);
@@ -87,7 +92,9 @@ static int read_instance(struct state_dir *state, struct error *err)
         return error_errno(err, errno, "getting random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(state->instance + 2 * i, 3, "%02x", random[i]);
-    return write_file(state->fd, "instance", state->instance, INSTANCE_BYTES, 0644, err);
+    if (wanted[0] != '\0')
+        snprintf(state->instance, sizeof state->instance, "%s", wanted);
+    return write_file(state->fd, "instance", state->instance, strlen(state->instance), 0644, err);
 }
 
 static void remove_container_files(int containers_fd, const char *name)
@@ -140,7 +147,7 @@ static int lock_directory(struct state_dir *state, struct error *err)
     return 0;
 }
 
-int state_dir_open(struct state_dir *state, const char *path, struct error *err)
+int state_dir_open(struct state_dir *state, const char *path, const char *instance, struct error *err)
 {
     *state = (struct state_dir){.fd = -1, .lock_fd = -1, .containers_fd = -1};
     if (make_directories(path, err) < 0)
@@ -151,7 +158,7 @@ int state_dir_open(struct state_dir *state, const char *path, struct error *err)
         error_errno(err, errno, "opening the state directory %s", path);
         goto failed;
     }
-    if (lock_directory(state, err) < 0 || read_instance(state, err) < 0)
+    if (lock_directory(state, err) < 0 || read_instance(state, instance, err) < 0)
         goto failed;
     size_t size = (size_t)(warmpool_runner_end - warmpool_runner_begin);
     /* Execute-only makes PID 1 non-dumpable: tasks of the same uid can neither trace nor read it. */

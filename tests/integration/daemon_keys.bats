@@ -162,3 +162,30 @@ YAML
     rm -rf "$PLACE"
     PLACE=
 }
+
+@test "instance: the name in labels and of what is made; a state directory has one only" {
+    daemon_start instance=blue
+    [ "$INSTANCE" = blue ]
+    [ -n "$(docker ps -q --filter "label=$LABEL=blue" --filter name=wp-blue-coder-)" ]
+    warmpool down
+    eventually 20 daemon_is_gone
+    nothing_is_left
+    daemon_start_here # empty: what it was
+    [ "$INSTANCE" = blue ]
+    warmpool down
+    eventually 20 daemon_is_gone
+    run "$BUILD/warmpoold" serve --socket "$SOCKET" --set "stateDir=$STATE" --set instance=green
+    [ "$status" != 0 ]
+    [[ "$output" == *"belongs to the instance blue, not to green"* ]]
+    run "$BUILD/warmpoold" serve --socket "$SOCKET" --set instance=Green
+    [[ "$output" == *"a name, [a-z0-9]"* ]]
+}
+
+@test "engine: what has to answer is checked" {
+    [ "$(with engine=docker -- lines_of_log 'engine docker')" = 1 ]
+    daemon_place
+    daemon_launch engine=podman
+    eventually 20 grep -q "engine: podman is wanted, but docker" "$DAEMON_LOG"
+    [ "$(api GET /readyz -o /dev/null -w '%{http_code}')" = 503 ]
+    [ "$(docker ps -aq --filter "label=$LABEL=$(cat "$STATE/instance")")" = "" ]
+}

@@ -85,7 +85,7 @@ teardown_file() {
 
 @test "tasks run in containers of Podman's, which are reset, and nothing is left" {
     daemon_place
-    daemon_launch dockerHost="unix://$PODMAN/podman.sock" ulimits="nofile=1024,nproc=1024" networkMode=internal
+    daemon_launch engine=podman dockerHost="unix://$PODMAN/podman.sock" ulimits="nofile=1024,nproc=1024" networkMode=internal
     eventually 90 daemon_is_ready || { cat "$DAEMON_LOG"; return 1; }
     [ "$(warmpool run coder -- sh -c 'echo residue >/workspace/x; cat /workspace/x')" = residue ]
     [ "$(warmpool run coder -- sh -c 'ls /workspace; id -u | grep -q "^20000" && echo own uid')" = "own uid" ]

@@ -39,6 +39,8 @@ static void refuse(const char *text, const char *part)
 
 /* Two values for each key, both unlike the default. */
 static const char *const samples[][3] = {
+    {"engine", "docker", "podman"},
+    {"instance", "blue", "green"},
     {"dockerHost", "unix:///a", "unix:///b"},
     {"dockerCertPath", "/etc/a", "/etc/b"},
     {"transport", "socket", "attach"},

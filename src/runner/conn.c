@@ -21,12 +21,19 @@ static void output_slide(struct runner *runner)
     runner->output_end -= start;
 }
 
+static void note_output(struct runner *runner, size_t end)
+{
+    if (end > runner->output_touched)
+        runner->output_touched = end;
+}
+
 uint8_t *conn_reserve(struct runner *runner, size_t size)
 {
     if (sizeof runner->output - runner->output_end < FRAME_HEADER_BYTES + size)
         output_slide(runner);
     if (sizeof runner->output - runner->output_end < FRAME_HEADER_BYTES + size)
         return NULL;
+    note_output(runner, runner->output_end + FRAME_HEADER_BYTES + size);
     return runner->output + runner->output_end + FRAME_HEADER_BYTES;
 }
 
@@ -49,6 +56,14 @@ void conn_put(struct runner *runner, const uint8_t *data, size_t size)
 {
     memcpy(runner->output + runner->output_end, data, size);
     runner->output_end += size;
+    note_output(runner, runner->output_end);
+}
+
+void conn_wipe(struct runner *runner)
+{
+    forget_bytes(runner->output, runner->output_start);
+    forget_bytes(runner->output + runner->output_end, runner->output_touched - runner->output_end);
+    runner->output_touched = runner->output_end;
 }
 
 void conn_commit(struct runner *runner, uint8_t type, uint8_t flags, uint32_t task, size_t size)

@@ -64,6 +64,7 @@ bool files_put(struct runner *runner, const struct frame *frame)
     if (message_put_decode(frame->payload, frame->length, &put) < 0 || frame->task == 0)
         return false;
     files_cancel(runner, 0);
+    files->touched = true;
     files->number = frame->task;
     files->owed = 0;
     int base = mount_of(runner, put.destination, &rest);
@@ -135,6 +136,7 @@ bool files_get(struct runner *runner, const struct frame *frame)
     if (message_get_decode(frame->payload, frame->length, &get) < 0 || frame->task == 0)
         return false;
     files_cancel(runner, 0);
+    files->touched = true;
     files->number = frame->task;
     files->credit = FILES_CREDIT_INITIAL;
     int base = mount_of(runner, get.source, &rest);
@@ -220,4 +222,10 @@ void files_cancel(struct runner *runner, uint32_t task)
     else if (files->kind == FILES_PUT)
         tree_writer_close(&files->writer);
     files->kind = FILES_NONE;
+}
+
+void files_wipe(struct runner *runner)
+{
+    if (runner->files.touched && runner->files.kind == FILES_NONE)
+        forget_bytes(&runner->files, sizeof runner->files);
 }

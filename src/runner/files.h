@@ -10,6 +10,7 @@ enum files_kind { FILES_NONE, FILES_PUT, FILES_GET };
 
 struct files {
     enum files_kind kind;
+    bool touched;    /* by a transfer, since the last reset */
     uint32_t number; /* header.task of its frames */
     uint64_t credit; /* GET: bytes that may be sent */
     uint32_t owed;   /* PUT: bytes taken, credit not given */
@@ -27,6 +28,8 @@ void files_feed(struct runner *runner, const struct frame *frame);
 void files_credit(struct runner *runner, uint32_t task, uint32_t bytes);
 /* Ends the transfer of `task`, or any with 0, without a word. Before a reset, and when the connection is lost. */
 void files_cancel(struct runner *runner, uint32_t task);
+/* Wipes what an ended transfer left here: names, and the beginning of a block. */
+void files_wipe(struct runner *runner);
 /* Something can be sent right now: the loop must not sleep. */
 bool files_ready(struct runner *runner);
 /* Sends what credit and room allow, FILES_STEP_BYTES at most. */

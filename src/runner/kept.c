@@ -22,6 +22,9 @@ void kept_read(struct runner *runner, int fd)
 {
     static char nowhere[65536];
     ssize_t got = read(fd, nowhere, sizeof nowhere);
+    int error = errno;
+    forget_bytes(nowhere, got > 0 ? (size_t)got : 0);
+    errno = error;
     if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
         return;
     for (unsigned i = 0; i < runner->kept_count; i++)

@@ -87,6 +87,7 @@ static bool input_grow(struct runner *runner, size_t size)
     if (larger == MAP_FAILED)
         return false;
     memcpy(larger, runner->input, runner->input_length);
+    forget_bytes(runner->input, runner->input_length);
     if (runner->input != runner->input_small)
         munmap(runner->input, runner->input_size);
     runner->input = larger;
@@ -103,6 +104,14 @@ static void input_shrink(struct runner *runner)
     munmap(runner->input, runner->input_size);
     runner->input = runner->input_small;
     runner->input_size = sizeof runner->input_small;
+}
+
+/* Takes bytes off the input's beginning; arguments, environment and secrets of a task do not stay behind in it. */
+static void discard(struct runner *runner, size_t size)
+{
+    memmove(runner->input, runner->input + size, runner->input_length - size);
+    runner->input_length -= size;
+    forget_bytes(runner->input + runner->input_length, size);
 }
 
 /* --- end and beginning ------------------------------------------------------------------------------------ */
@@ -126,7 +135,7 @@ void link_drop(struct runner *runner)
         return;
     close(runner->fd);
     runner->fd = runner->out_fd = -1;
-    runner->input_length = 0;
+    discard(runner, runner->input_length);
     input_shrink(runner);
     runner->orphaned_us = now_us();
     runner->connect_backoff_us = BACKOFF_MIN_US;
@@ -209,14 +218,6 @@ void link_flush(struct runner *runner)
     }
     if (runner->output_failed)
         link_drop(runner);
-}
-
-/* Takes bytes off the input's beginning; arguments, environment and secrets of a task do not stay behind in it. */
-static void discard(struct runner *runner, size_t size)
-{
-    memmove(runner->input, runner->input + size, runner->input_length - size);
-    runner->input_length -= size;
-    explicit_bzero(runner->input + runner->input_length, size);
 }
 
 size_t link_send(struct runner *runner, const uint8_t header[FRAME_HEADER_BYTES], const uint8_t *payload, size_t size)

@@ -15,6 +15,7 @@
 
 #define RESET_LIMIT_US 900000U
 #define WIPE_PASSES    2
+#define STACK_BYTES    (24U * 1024U) /* deeper than any call goes: tests/runner measures it */
 
 uint64_t kill_everything(struct runner *runner, uint64_t deadline_us)
 {
@@ -84,6 +85,25 @@ static uint64_t remove_ipc_objects(struct runner *runner, unsigned kind, uint64_
     }
 }
 
+/* What calls that have returned left on the stack: a task's path, names of its files. */
+__attribute__((noinline)) static void forget_stack(void)
+{
+    uint8_t below[STACK_BYTES];
+    forget_bytes(below, sizeof below);
+}
+
+/* Nothing of the last task stays in this process, which nobody but the host's root can read. */
+static void forget_task(struct runner *runner)
+{
+    stream_clear(&runner->task.out);
+    stream_clear(&runner->task.err);
+    forget_bytes(runner->stdin_buffer, runner->stdin_touched);
+    runner->stdin_touched = 0;
+    conn_wipe(runner);
+    files_wipe(runner);
+    forget_stack();
+}
+
 void reset(struct runner *runner, struct receipt *receipt)
 {
     uint64_t begun = now_us(), deadline = begun + RESET_LIMIT_US;
@@ -98,8 +118,6 @@ void reset(struct runner *runner, struct receipt *receipt)
         if (runner->mount_fds[i] >= 0)
             removed += wipe_directory(runner->mount_fds[i], deadline);
     umask(022);
-    stream_clear(&runner->task.out);
-    stream_clear(&runner->task.err);
     residue_count(runner, receipt);
     receipt->killed = killed + runner->task.exit.killed;
     receipt->removed = removed;
@@ -109,4 +127,5 @@ void reset(struct runner *runner, struct receipt *receipt)
         runner->dirty = false;
     figures_read(&runner->figures);
     runner->figures_fresh = true;
+    forget_task(runner);
 }

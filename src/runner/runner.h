@@ -14,11 +14,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "runner/files.h"
 #include "wire/frame.h"
 #include "wire/message.h"
+#include "wire/weaken.h"
 
 #define INPUT_BYTES     (FRAME_DATA_MAX + 4096U)
 #define OUTPUT_BYTES    (2U * FRAME_DATA_MAX + 8192U)
@@ -38,6 +40,7 @@ struct stream { /* stdout or stderr of the task, our end */
     uint8_t type;
     bool wide; /* its pipe was made larger */
     uint8_t *ring;
+    size_t touched; /* bytes of the ring, from its beginning, that have been written to since the last reset */
     /* Bytes since the task's beginning: read from it, put into frames, allowed by the daemon. */
     uint64_t total, sent, granted;
     int64_t left; /* with kept background processes: what was in the pipe when the main process ended; or a LEFT_ */
@@ -85,7 +88,8 @@ struct runner {
     uint64_t orphaned_us;                    /* since when no daemon is known to be there */
     uint8_t *input;                          /* input_small, or a mapping */
     size_t input_size, input_length;
-    size_t output_start, output_end; /* not yet written */
+    size_t output_start, output_end;      /* not yet written */
+    size_t output_touched, stdin_touched; /* as in struct stream */
     bool output_failed;
     const char *warning; /* of the start, for the first daemon that listens */
     /* task */
@@ -141,6 +145,8 @@ ptrdiff_t conn_handle(struct runner *runner, size_t size);
 uint8_t *conn_reserve(struct runner *runner, size_t size);
 /* How much of the task's output would fit in one frame now; what small frames may need is kept free. */
 size_t conn_room(struct runner *runner);
+/* Wipes what the output buffer has of frames that are gone. */
+void conn_wipe(struct runner *runner);
 /* Is there a daemon, and room for small frames that can wait, with some left for those that cannot? */
 bool conn_spare(const struct runner *runner);
 /* Bytes for which there is room: part of a frame whose beginning is on its way. */
@@ -174,7 +180,7 @@ bool stream_readable(const struct stream *stream);
 void stream_read(struct stream *stream);
 void stream_send(struct runner *runner, struct stream *stream);
 bool stream_sent(const struct stream *stream);
-/* Between tasks: gives the memory of a long output back. */
+/* Between tasks: wipes what was kept, and gives the memory of a long output back. */
 void stream_clear(struct stream *stream);
 /* Goes back to `received`, or as far as the ring reaches. */
 void stream_resume(struct stream *stream, uint64_t received, uint64_t granted);
@@ -214,6 +220,13 @@ int spawn_probe(struct runner *runner);
 void reset(struct runner *runner, struct receipt *receipt);
 /* SIGKILL to everything until nothing is left or the deadline passes; how many were reaped. */
 uint64_t kill_everything(struct runner *runner, uint64_t deadline_us);
+
+/* As explicit_bzero(), of what a task brought or made, when it is not needed any more. */
+static inline void forget_bytes(void *bytes, size_t size)
+{
+    if (!weakened(NULL, "wipe-memory"))
+        explicit_bzero(bytes, size);
+}
 
 /* wipe.c: empties the directory; entries removed. Follows no link, holds three descriptors at most. */
 uint64_t wipe_directory(int directory, uint64_t deadline_us);

@@ -52,6 +52,8 @@ void stream_read(struct stream *stream)
             return;
         }
         stream->total += (uint64_t)got;
+        if (at + (size_t)got > stream->touched)
+            stream->touched = at + (size_t)got;
         if ((size_t)got == FRAME_DATA_MAX && !stream->wide) { /* fewer turns for much output; a terminal just refuses */
             stream->wide = true;
             fcntl(stream->fd, F_SETPIPE_SZ, PIPE_BYTES);
@@ -116,7 +118,10 @@ void stream_resume(struct stream *stream, uint64_t received, uint64_t granted)
 
 void stream_clear(struct stream *stream)
 {
-    if (stream->ring != NULL && stream->total > RING_KEPT)
+    if (stream->touched > RING_KEPT)
         madvise(stream->ring + RING_KEPT, RING_BYTES - RING_KEPT, MADV_DONTNEED);
+    if (stream->ring != NULL)
+        forget_bytes(stream->ring, smaller(stream->touched, RING_KEPT));
+    stream->touched = 0;
     stream->total = stream->sent = stream->granted = 0;
 }

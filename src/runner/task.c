@@ -149,11 +149,13 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
                                 .out = {.fd = -1,
                                         .type = FRAME_STDOUT,
                                         .ring = runner->rings[0],
+                                        .touched = task->out.touched,
                                         .granted = run->credit_stdout,
                                         .left = LEFT_TO_END},
                                 .err = {.fd = -1,
                                         .type = FRAME_STDERR,
                                         .ring = runner->rings[1],
+                                        .touched = task->err.touched,
                                         .granted = run->credit_stderr,
                                         .left = LEFT_TO_END},
                                 .stdin_fd = -1,
@@ -302,6 +304,8 @@ void task_stdin(struct runner *runner, const uint8_t *data, size_t size, bool eo
     }
     memcpy(runner->stdin_buffer + task->stdin_end, data, size);
     task->stdin_end += size;
+    if (task->stdin_end > runner->stdin_touched)
+        runner->stdin_touched = task->stdin_end;
     task->stdin_received += size;
     task->stdin_eof = eof;
     task_write_stdin(runner);
@@ -485,7 +489,6 @@ static void finish(struct runner *runner)
     if (task->ended_by != 0)
         task->exit.outcome = task->ended_by;
     runner->phase = PHASE_EXITED;
-    explicit_bzero(runner->stdin_buffer, task->stdin_end);
     task->exit_due = true;
 }
 

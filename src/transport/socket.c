@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct socket_listener {
     uv_poll_t poll;
     int fd;
     int64_t pid;
+    uint64_t started; /* of that process, in clock ticks since the boot; 0: it was not there, nobody is heard */
     socket_accepted_fn *accepted;
     socket_refused_fn *refused;
     void *user;
@@ -135,6 +137,30 @@ int socket_carrier_bind(void *data, struct runner_conn *conn)
     return uv_poll_start(&carrier->poll, UV_READABLE, carrier_ready);
 }
 
+/* --- who connects ------------------------------------------------------------------------------------ */
+
+/* When a process was started, which with its pid tells it from all that had or will have the same pid. 0: there is
+ * none, or it has ended. */
+static uint64_t start_time(int64_t pid)
+{
+    char path[48], text[1024];
+    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    text[got > 0 ? got : 0] = '\0';
+    const char *at = strrchr(text, ')'); /* its name may have anything in it */
+    if (at == NULL || at[1] == '\0' || strchr("ZXx", at[2]) != NULL)
+        return 0;
+    for (int field = 2; at != NULL && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? 0 : strtoull(at, NULL, 10);
+}
+
+static bool is_expected(const struct socket_listener *listener, int64_t pid)
+{
+    return pid == listener->pid && listener->started != 0 && start_time(pid) == listener->started;
+}
+
 /* --- listener --------------------------------------------------------------------------------------- */
 
 static void listener_accept(struct socket_listener *listener)
@@ -147,7 +173,7 @@ static void listener_accept(struct socket_listener *listener)
         socklen_t size = sizeof peer;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
             continue;
-        if (peer.pid != listener->pid) {
+        if (!is_expected(listener, peer.pid)) {
             listener->refused(listener->user, peer.pid);
             continue;
         }
@@ -226,6 +252,7 @@ struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const c
 int socket_listener_start(struct socket_listener *listener, int64_t pid, struct error *err)
 {
     listener->pid = pid;
+    listener->started = start_time(pid);
     int failed = uv_poll_start(&listener->poll, UV_READABLE, listener_ready);
     if (failed < 0)
         return error_set(err, ERROR_SYSTEM, "watching a runner's socket: %s", uv_strerror(failed));

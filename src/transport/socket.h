@@ -1,8 +1,9 @@
 /* The socket transport: a unix socket in a directory that is bind-mounted into one container.
  *
- * The daemon listens; only the peer whose SO_PEERCRED pid is the container's init is heard, one connection at a time;
- * everyone else is closed at once, so that connecting in a loop gains a task nothing. Until the init's pid is known
- * nothing is accepted: the runner's connection waits in the backlog. */
+ * The daemon listens; only the peer whose SO_PEERCRED pid is the container's init is heard, one connection at a time, and
+ * only while the process of that pid is the one that it was when listening began; everyone else is closed at once, so
+ * that connecting in a loop gains a task nothing. Until the init's pid is known nothing is accepted: the runner's
+ * connection waits in the backlog. */
 #pragma once
 
 #include <stdint.h>
@@ -23,7 +24,7 @@ typedef void socket_refused_fn(void *user, int64_t pid);
 struct socket_listener *socket_listener_new(uv_loop_t *loop, int dir_fd, const char *name, socket_accepted_fn *accepted,
                                             socket_refused_fn *refused, void *user, struct error *err);
 
-/* From now on connections of process `pid` are accepted. */
+/* From now on connections of the process that has `pid` now are accepted, not those of a later one with that pid. */
 int socket_listener_start(struct socket_listener *listener, int64_t pid, struct error *err);
 
 /* Closes; memory goes later, on the loop. Returns NULL; NULL is allowed. */

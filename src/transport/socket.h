@@ -1,8 +1,8 @@
 /* The socket transport: a unix socket in a directory that is bind-mounted into one container.
  *
- * The daemon listens; only the peer whose SO_PEERCRED pid is the container's init is heard, one connection at a time, and
- * only while the process of that pid is the one that it was when listening began; everyone else is closed at once, so
- * that connecting in a loop gains a task nothing. Until the init's pid is known nothing is accepted: the runner's
+ * The daemon listens; only the peer whose SO_PEERCRED pid is the container's init is heard, one connection at a time,
+ * and only while the process of that pid is the one that it was when listening began; everyone else is closed at once,
+ * so that connecting in a loop gains a task nothing. Until the init's pid is known nothing is accepted: the runner's
  * connection waits in the backlog. */
 #pragma once
 

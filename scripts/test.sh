@@ -104,6 +104,7 @@ for ((round = 1; round <= rounds; round++)); do
         file=tests/integration/$file.bats
         [ -e "$file" ] && suite "attach/${file#tests/}" env TRANSPORT=attach bats --tap "$file"
     done
+    suite attach/security/armour.bats env TRANSPORT=attach bats --tap tests/security/armour.bats
 done
 
 [ ${#summary[@]} = 0 ] || echo "failed: ${summary[*]}"

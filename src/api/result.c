@@ -235,6 +235,8 @@ void metrics_write(struct buffer *out, const struct executor *executor)
     put_uint(&json, "createFailures", metrics.create_failures);
     put_uint(&json, "resets", metrics.resets);
     put_uint(&json, "resetsFailed", metrics.resets_failed);
+    put_uint(&json, "canaries", metrics.canaries);
+    put_uint(&json, "contaminations", metrics.contaminations);
     write_percentiles(&json, "execution", &metrics.execution);
     write_percentiles(&json, "queue", &metrics.queue);
     write_percentiles(&json, "dispatch", &metrics.dispatch);
@@ -326,6 +328,9 @@ static void write_pool(void *user, const struct pool_info *info)
     put_uint(json, "removed", info->removed);
     put_uint(json, "resets", info->resets);
     put_uint(json, "resetsFailed", info->resets_failed);
+    put_uint(json, "canaries", info->canaries);
+    put_uint(json, "contaminations", info->contaminations);
+    put_bool(json, "reuseStopped", info->reuse_stopped);
     put_text(json, "lastError", or_null(info->last_error));
     jw_close(json, '}');
 }

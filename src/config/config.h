@@ -89,6 +89,7 @@ struct profile {
     uint32_t scale_up_threshold, scale_down_threshold; /* percent */
     uint64_t scaling_interval_ms, scale_cooldown_ms;
     uint64_t max_container_age_ms, container_idle_timeout_ms, health_check_interval_ms;
+    uint64_t canary_interval_ms;
     bool enable_container_reuse;
     uint32_t max_tasks_per_container; /* 0: no limit */
     uint32_t max_queue;               /* waiting tasks */

@@ -695,6 +695,8 @@ void executor_metrics(const struct executor *executor, struct executor_metrics *
         metrics->containers_removed += info.removed;
         metrics->resets += info.resets;
         metrics->resets_failed += info.resets_failed;
+        metrics->canaries += info.canaries;
+        metrics->contaminations += info.contaminations;
         metrics->misses += info.misses;
         metrics->create_failures += list_entry(node, struct agent_pool, link)->pool.counters.create_failures;
         hits += info.hits;

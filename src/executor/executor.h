@@ -266,6 +266,8 @@ struct pool_info {
     uint32_t total, creating, idle, busy, resetting, unhealthy, retiring, healthy;
     uint32_t waiting; /* tasks in the queue */
     uint64_t tasks, hits, misses, leases, retries, created, removed, resets, resets_failed;
+    uint64_t canaries, contaminations; /* canaries that looked; those that met something */
+    bool reuse_stopped;                /* after a contamination, until it is resumed */
     const char *image;
     const char *last_error; /* "" */
 };
@@ -313,6 +315,7 @@ struct executor_metrics { /* PoolMetrics of the seed, then ours; NAN where nothi
     uint64_t tasks_by_outcome[TASK_REJECTED + 1];
     uint64_t tasks_total, hits, misses, waiting;
     uint64_t containers_created, containers_removed, resets, resets_failed, create_failures;
+    uint64_t canaries, contaminations;
     struct percentiles {
         uint64_t count;
         double p50_ms, p95_ms, p99_ms, max_ms;

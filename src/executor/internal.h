@@ -113,6 +113,7 @@ struct agent_pool {
     struct error last_error;
     bool warmup;          /* of warmupAgentTypes */
     uint32_t target_told; /* in the last poolScaled */
+    uint64_t canary_us;   /* the last one's beginning; 0: none yet */
     struct image *image;
     enum transport_choice transport;
     bool gvisor; /* its runtime is */
@@ -161,7 +162,8 @@ void images_preload(struct executor *executor);
  * container of the pool's own image is made, never started, for the sake of the upload. */
 enum runner_volume_state { VOLUME_ABSENT, VOLUME_MAKING, VOLUME_READY };
 
-#define RUNNER_READABLE "runner-readable" /* in the volume, beside "runner" */
+#define RUNNER_DIRECTORY "/.warmpool"      /* in the container */
+#define RUNNER_READABLE  "runner-readable" /* in the volume, beside "runner" */
 
 struct runner_volume {
     enum runner_volume_state state;
@@ -173,6 +175,13 @@ struct runner_volume {
 };
 
 /* --- workers: containers and their runners (worker.c) --------------------------------------------- */
+
+enum canary_state {
+    CANARY_NONE,
+    CANARY_LEAVES, /* the hostile task has it, or its reset goes on */
+    CANARY_LOOKS,  /* the look has it */
+    CANARY_LOOKED, /* its reset goes on */
+};
 
 struct worker {
     struct container container;
@@ -204,6 +213,8 @@ struct worker {
     uint64_t created_wall_ms, last_used_wall_ms;
     uint64_t reset_begun_us;
     unsigned removal_failures;
+    enum canary_state canary;
+    uint64_t canary_idle_us; /* since when it had been idle before its canary */
     char retire_reason[192];
 };
 
@@ -290,6 +301,7 @@ struct job {
     bool capture, stream;
     bool terminal;
     bool in_lease;                    /* its container is a lease's: background processes are kept */
+    bool own;                         /* warmpool's own: in no figure and no event */
     bool files_only, files_only_due;  /* there is no command; its end is to be told from the loop */
     bool idempotent;                  /* may be run again even if it may have started */
     uint32_t retries_left;            /* after infrastructure failures before it started */
@@ -387,6 +399,18 @@ void agent_pool_reject_waiting(struct agent_pool *owner, enum task_outcome outco
 void agent_pool_queue_expired(uv_timer_t *timer);
 /* Sets its timer to the next deadline of a waiting task. */
 void agent_pool_watch_queue(struct agent_pool *owner, uint64_t now_us);
+
+/* Begins one of warmpool's own tasks in this idle container: not queued, and in no figure and no event. False, with a
+ * line in the log: it could not. */
+bool job_begin_own(struct worker *worker, const struct task_request *request, const struct task_handler *handler,
+                   void *user);
+
+/* --- leak canaries (canary.c) ---------------------------------------------------------------------------- */
+
+/* Begins one in this pool when it is time and a container can be spared. */
+void canary_tick(struct agent_pool *owner, uint64_t now_us);
+/* A reset has ended, the container is idle. True: its canary goes on, and has taken it. */
+bool canary_step(struct worker *worker);
 
 /* --- leases (lease.c) ----------------------------------------------------------------------------------- */
 

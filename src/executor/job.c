@@ -337,6 +337,32 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
     return &job->task;
 }
 
+bool job_begin_own(struct worker *worker, const struct task_request *request, const struct task_handler *handler,
+                   void *user)
+{
+    struct agent_pool *owner = worker->owner;
+    struct executor *executor = owner->executor;
+    struct measure measure;
+    struct error error = ERROR_INIT;
+    struct job *job = check_request(request, &measure, &error) < 0 ? NULL : job_new(owner, request, &measure);
+    if (job != NULL) {
+        make_id(executor, job->id);
+        if (!hash_add(&executor->jobs_by_id, &job->by_id, job->id))
+            job = job_discard(job);
+    }
+    if (job == NULL) {
+        log_warn(executor->log, "%s: %s", worker->name, error.code == ERROR_NONE ? "out of memory" : error.message);
+        return false;
+    }
+    job->handler = *handler;
+    job->user = user;
+    job->own = true;
+    executor->jobs++;
+    pool_take(&owner->pool, &worker->container, &job->task, clock_us());
+    job_start(job);
+    return true;
+}
+
 /* --- running ------------------------------------------------------------------------------------------ */
 
 static void send_stdin(struct job *job)
@@ -397,11 +423,13 @@ void job_start(struct job *job)
         uv_timer_stop(&worker->timer);
     job->number = ++executor->task_number == 0 ? ++executor->task_number : executor->task_number;
     job->output_window = worker->attached ? ATTACH_WINDOW : OUTPUT_WINDOW;
-    histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
-    executor_event(executor, &(struct event){.type = EVENT_TASK_STARTED,
-                                             .agent_type = job->owner->profile->agent_type,
-                                             .subject = job->id,
-                                             .other = worker->name});
+    if (!job->own) {
+        histogram_add(&executor->queue, job->task.dispatched_us - job->task.submitted_us);
+        executor_event(executor, &(struct event){.type = EVENT_TASK_STARTED,
+                                                 .agent_type = job->owner->profile->agent_type,
+                                                 .subject = job->id,
+                                                 .other = worker->name});
+    }
     if (!transfer_in_begin(job))
         job_run(job);
 }
@@ -679,8 +707,7 @@ static void begin_result(struct task_result *result, const struct job *job, uint
     name_container(result, job, now);
 }
 
-/* Tells the handler and frees. */
-static void finish(struct job *job, struct task_result *result)
+static void tell_end(const struct job *job, const struct task_result *result)
 {
     struct executor *executor = job->owner->executor;
     executor->outcomes[result->outcome]++;
@@ -691,6 +718,13 @@ static void finish(struct job *job, struct task_result *result)
                                              .text = task_outcome_name(result->outcome),
                                              .a = result->exit_code >= 0 ? result->exit_code : EVENT_UNKNOWN,
                                              .b = (int64_t)result->total_us});
+}
+
+/* Tells the handler and frees. */
+static void finish(struct job *job, struct task_result *result)
+{
+    if (!job->own)
+        tell_end(job, result);
     if (!job->abandoned)
         job->handler.ended(job->user, &job->task, result);
     job_free(job);
@@ -903,8 +937,10 @@ void job_complete(struct job *job, bool release)
     result.artifacts = job->files.list;
     result.artifact_count = job->files.list_count;
     result.artifact_error = job->files.error;
-    histogram_add(&executor->execution, result.exec_us);
-    histogram_add(&executor->dispatch, result.dispatch_us);
+    if (!job->own) {
+        histogram_add(&executor->execution, result.exec_us);
+        histogram_add(&executor->dispatch, result.dispatch_us);
+    }
     let_go(job, now);
     finish(job, &result);
     if (release)

@@ -236,7 +236,12 @@ static void make_room(struct executor *executor, uint64_t now_us)
 void maintain_plan(struct executor *executor, uint64_t now_us)
 {
     for (enum room_need need = ROOM_STARVED; need < ROOM_NEEDS; need++) {
+        const struct list *last = executor->set.pools.prev; /* those that took room go behind it: each has one turn */
+        bool over = false;
         list_for_each_safe (node, &executor->set.pools) {
+            if (over)
+                break;
+            over = node == last;
             struct agent_pool *owner = list_entry(node, struct agent_pool, pool.link);
             if (room_need(&owner->pool) != need)
                 continue;
@@ -353,6 +358,11 @@ void maintain_tick(struct executor *executor, uint64_t now_us)
         }
     }
     executor_each_worker(executor, keep_alive, &now_us);
+    if (!executor->closing) { /* behind keep_alive(), for which what begins now would be of the future */
+        list_for_each (node, &executor->pools) {
+            canary_tick(list_entry(node, struct agent_pool, link), now_us);
+        }
+    }
     lease_tick(executor, now_us);
     maintain_plan(executor, now_us);
 }

@@ -56,6 +56,9 @@ void agent_pool_info(struct pool_info *info, const struct agent_pool *owner)
                                .pinned = pool->pinned,
                                .paused = pool->paused,
                                .draining = pool->draining,
+                               .reuse_stopped = pool->tainted,
+                               .canaries = pool->counters.canaries,
+                               .contaminations = pool->counters.contaminations,
                                .circuit_open = pool_circuit_open(pool),
                                .expiring = pool->expiring,
                                .total = pool_live(pool) + pool->count[CONTAINER_UNHEALTHY],
@@ -171,11 +174,11 @@ int executor_resume(struct executor *executor, const char *agent_type, struct er
     struct agent_pool *owner = pool_to_change(executor, agent_type, err);
     if (owner == NULL)
         return -1;
-    if (owner->pool.paused || owner->pool.draining) {
+    if (owner->pool.paused || owner->pool.draining || owner->pool.tainted) {
         log_info(executor->log, "%s: resumed", agent_type);
         executor_event(executor, &(struct event){.type = EVENT_POOL_RESUMED, .agent_type = agent_type});
     }
-    owner->pool.paused = owner->pool.draining = false;
+    owner->pool.paused = owner->pool.draining = owner->pool.tainted = false;
     agent_pool_dispatch(owner);
     executor_kick(executor);
     return 0;

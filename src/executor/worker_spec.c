@@ -4,10 +4,9 @@
 #include "executor/internal.h"
 #include "wire/weaken.h"
 
-#define RUNNER_DIRECTORY "/.warmpool"
-#define INODE_BYTES      4096U /* of a tmpfs: one inode per this many bytes ... */
-#define INODES_MIN       1024U /* ... but never fewer */
-#define FIXED_ARGUMENTS  7U    /* at most */
+#define INODE_BYTES     4096U /* of a tmpfs: one inode per this many bytes ... */
+#define INODES_MIN      1024U /* ... but never fewer */
+#define FIXED_ARGUMENTS 7U    /* at most */
 
 struct spec_parts { /* what a container_spec points at */
     const char *entrypoint[FIXED_ARGUMENTS + RECEIPT_MOUNTS_MAX + 1];

@@ -193,6 +193,31 @@ bool pool_lease_run(struct pool *pool, struct task *holder, struct task *task, u
     return true;
 }
 
+void pool_take(struct pool *pool, struct container *container, struct task *task, uint64_t now_us)
+{
+    task->pool = pool;
+    task->state = TASK_RUNNING;
+    task->container = container;
+    task->submitted_us = task->dispatched_us = now_us;
+    container_enter(container, CONTAINER_BUSY, now_us);
+    container->used = true;
+    container->task = task;
+}
+
+void pool_give_back(struct pool *pool, struct container *container, uint64_t idle_since_us)
+{
+    struct list *head = &pool->containers[CONTAINER_IDLE];
+    container->entered_us = idle_since_us;
+    if (container->expiring)
+        return; /* it is last anyway */
+    list_remove(&container->link);
+    struct list *after = head->prev;
+    while (after != head && (list_entry(after, struct container, link)->expiring ||
+                             list_entry(after, struct container, link)->entered_us < idle_since_us))
+        after = after->prev;
+    list_insert(after, &container->link);
+}
+
 void pool_lease_ended(struct pool *pool, struct task *holder, uint64_t now_us)
 {
     (void)pool;
@@ -211,7 +236,7 @@ bool pool_replaced(const struct pool *pool, const struct container *container)
 
 bool pool_may_reuse(const struct pool *pool, const struct container *container)
 {
-    if (!pool->limits.reuse || pool->limits.on_demand || pool_replaced(pool, container) ||
+    if (!pool->limits.reuse || pool->limits.on_demand || pool->tainted || pool_replaced(pool, container) ||
         (pool->draining && pool_waiting(pool) == 0))
         return false;
     return pool->limits.max_tasks_per_container == 0 || container->exec_count < pool->limits.max_tasks_per_container;

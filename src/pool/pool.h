@@ -27,6 +27,7 @@ struct pool_counters {
     uint64_t tasks, hits, misses; /* dispatched tasks */
     uint64_t leases, retries;
     uint64_t created, removed, create_failures, resets, resets_failed;
+    uint64_t canaries, contaminations;
 };
 
 #define POOL_CIRCUIT_FAILURES 5U
@@ -55,6 +56,7 @@ struct pool {
     bool pinned;
     bool paused;              /* tasks wait, containers stay */
     bool draining;            /* takes no new tasks; when the last one has ended its containers go, and none is made */
+    bool tainted;             /* a task met another one's residue: no container serves twice */
     bool stopped;             /* makes no more containers (closing) */
     struct queue queue;       /* tasks that take any container */
     struct queue fresh_queue; /* tasks that take an unused one only */
@@ -105,6 +107,12 @@ bool pool_lease_run(struct pool *pool, struct task *holder, struct task *task, u
 
 /* The lease's end; no task may run in its container any more. */
 void pool_lease_ended(struct pool *pool, struct task *holder, uint64_t now_us);
+
+/* An idle container for a task that is neither queued nor counted, until pool_task_ended(). */
+void pool_take(struct pool *pool, struct container *container, struct task *task, uint64_t now_us);
+
+/* An idle container is where it was before pool_take(): below those that have been idle for less long. */
+void pool_give_back(struct pool *pool, struct container *container, uint64_t idle_since_us);
 
 /* May this container serve another task after the present one? Not when its replacement is there already. */
 bool pool_may_reuse(const struct pool *pool, const struct container *container);

@@ -192,6 +192,8 @@ int main(int argc, char *argv[])
 {
     if (argc == 2 && strcmp(argv[1], "--noop") == 0)
         return 0;
+    if (argc == 3 && strcmp(argv[1], "--canary") == 0)
+        return canary(argv[2]);
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         say("warmpool-runner " WARMPOOL_VERSION "\n");
         return 0;

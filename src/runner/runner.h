@@ -244,3 +244,6 @@ void figures_open(struct figures *figures);
 void figures_read(struct figures *figures);                                            /* before a task */
 void figures_exit(struct figures *figures, struct message_exit *exit, bool sigkilled); /* after it */
 void figures_pong(const struct figures *figures, struct message_pong *pong);
+
+/* canary.c: a task, not PID 1. `verb`: "leave" or "look". Returns the exit code. */
+int canary(const char *verb);

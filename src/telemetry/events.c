@@ -24,6 +24,7 @@ static const struct {
     [EVENT_CONTAINER_REMOVED] = {"containerRemoved", "container", NULL, "reason", "tasks", NULL},
     [EVENT_CONTAINER_REFRESHED] = {"containerRefreshed", "container", NULL, "reason", NULL, NULL},
     [EVENT_CONTAINER_UNHEALTHY] = {"containerUnhealthy", "container", NULL, "reason", NULL, NULL},
+    [EVENT_CONTAMINATION] = {"contamination", "container", NULL, "reason", NULL, NULL},
     [EVENT_POOL_SCALED] = {"poolScaled", NULL, NULL, "why", "from", "to"},
     [EVENT_POOL_PAUSED] = {"poolPaused", NULL, NULL, NULL, NULL, NULL},
     [EVENT_POOL_RESUMED] = {"poolResumed", NULL, NULL, NULL, NULL, NULL},

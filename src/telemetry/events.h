@@ -17,7 +17,8 @@ enum event_type {
     EVENT_CONTAINER_REMOVED, /* container; text: reason; a: tasks that it served */
     EVENT_CONTAINER_REFRESHED,
     EVENT_CONTAINER_UNHEALTHY,
-    EVENT_POOL_SCALED, /* a: from, b: to; text: why */
+    EVENT_CONTAMINATION, /* container; text: what was met */
+    EVENT_POOL_SCALED,   /* a: from, b: to; text: why */
     EVENT_POOL_PAUSED,
     EVENT_POOL_RESUMED,
     EVENT_POOL_DRAINING,

@@ -74,6 +74,7 @@ static const char *const samples[][3] = {
     {"maxContainerAge", "1m", "2h"},
     {"containerIdleTimeout", "1m", "2m"},
     {"healthCheckInterval", "1s", "2s"},
+    {"canaryInterval", "1s", "0"},
     {"enableContainerReuse", "false", "true"},
     {"maxTasksPerContainer", "1", "2"},
     {"maxQueue", "1", "2"},

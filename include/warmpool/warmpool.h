@@ -100,6 +100,19 @@ typedef enum wp_outcome {
     WP_REJECTED /* it never started; `message` says why */
 } wp_outcome;
 
+/* What only the task shall see. It travels to the container's runner over warmpool's own connection and is in no
+ * configuration, log, event or result. The executor overwrites its copy when the task has ended. */
+typedef struct wp_secret {
+    const char *name;  /* 1 to 64 letters, digits and _, not beginning with a digit */
+    const void *value; /* any bytes, at most 65536; may be NULL when size is 0 */
+    size_t size;
+    /* 0: the task finds it at the path that its variable WARMPOOL_SECRET_name holds ("/proc/self/fd/3"), a sealed
+     * memory file that it and its children can read and nobody can change; the descriptor's number is in
+     * WARMPOOL_SECRETFD_name. Not 0: it is the task's variable `name`; then without NUL, and `name` does not begin with
+     * WARMPOOL_. */
+    int as_env;
+} wp_secret;
+
 /* One command. Begin with WP_TASK_INIT. */
 typedef struct wp_task {
     size_t struct_size;
@@ -123,10 +136,12 @@ typedef struct wp_task {
     const char *lease; /* of wp_executor_lease(): runs in its container; agent_type may then be NULL. NULL: in none */
     int idempotent;    /* not 0: may run again although it may have begun, while nothing of it was seen */
     int64_t retries;   /* after failures of its container before it began; -1: configured */
+    const wp_secret *secrets; /* `secret_count` of them, at most 32, with different names; NULL: none */
+    size_t secret_count;
 } wp_task;
 #define WP_TASK_INIT                                                                                                   \
     {                                                                                                                  \
-        sizeof(wp_task), NULL, NULL, NULL, NULL, NULL, NULL, 0, -1, -1, -1, -1, 0, 2, NULL, NULL, NULL, 0, -1          \
+        sizeof(wp_task), NULL, NULL, NULL, NULL, NULL, NULL, 0, -1, -1, -1, -1, 0, 2, NULL, NULL, NULL, 0, -1, NULL, 0 \
     }
 
 #define WP_UNMEASURED UINT64_MAX

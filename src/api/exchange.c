@@ -22,6 +22,7 @@ struct exchange *exchange_new(struct api_server *server, struct MHD_Connection *
     exchange->server = server;
     exchange->connection = connection;
     exchange->holds = 1;
+    exchange->body.wipe = true; /* there may be secrets in it */
     list_push_back(&server->exchanges, &exchange->link);
     return exchange;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/secret.h"
 
 #define TEMPLATE_DEPTH 8
 #define VALUES_MAX     200000U
@@ -236,6 +237,80 @@ static int read_terminal(struct api_request *request, const json_t *value, struc
     return 0;
 }
 
+/* --- secrets: what is refused is named, never shown -------------------------------------------------------------- */
+
+/* "text", or {"value": "text", "encoding": "base64", "as": "env"} */
+static int read_secret(struct task_secret *secret, const json_t *member, bool *base64, struct api_failure *failure)
+{
+    const json_t *value = member;
+    if (json_is_object(member)) {
+        const char *key;
+        json_t *item;
+        value = json_object_get(member, "value");
+        json_object_foreach ((json_t *)member, key, item) {
+            const char *text = json_is_string(item) ? json_string_value(item) : "";
+            if (strcmp(key, "as") == 0) {
+                secret->as_env = strcmp(text, "env") == 0;
+                if (!secret->as_env && strcmp(text, "file") != 0)
+                    return bad(failure, 400, "$.secrets.%.64s.as must be file or env", secret->name);
+            } else if (strcmp(key, "encoding") == 0) {
+                *base64 = strcmp(text, "base64") == 0;
+                if (!*base64 && strcmp(text, "utf-8") != 0)
+                    return bad(failure, 400, "$.secrets.%.64s.encoding must be utf-8 or base64", secret->name);
+            } else if (strcmp(key, "value") != 0) {
+                return bad(failure, 400, "$.secrets.%.64s has members other than value, encoding and as", secret->name);
+            }
+        }
+    }
+    if (!json_is_string(value))
+        return bad(failure, 400, "$.secrets.%.64s must be a string, or an object whose value is one", secret->name);
+    secret->value = json_string_value(value);
+    secret->size = json_string_length(value);
+    return 0;
+}
+
+static int decode_secret(struct task_secret *secret, uint8_t **out, struct api_failure *failure)
+{
+    size_t size = secret->size;
+    *out = malloc(size + 1);
+    if (*out == NULL)
+        return nomem(failure);
+    if (decode_base64(secret->value, size, *out, &secret->size) < 0)
+        return bad(failure, 400, "$.secrets.%.64s.value is not base64", secret->name);
+    secret->value = *out;
+    return 0;
+}
+
+static int read_secrets(struct api_request *request, json_t *value, struct api_failure *failure)
+{
+    size_t count = json_object_size(value), decoded = 0;
+    if (!json_is_object(value))
+        return bad(failure, 400, "$.secrets must be an object of strings and objects");
+    if (count > SECRETS_MAX)
+        return bad(failure, 400, "$.secrets has %zu members; a task may have %u", count, SECRETS_MAX);
+    request->secrets = calloc(count + 1, sizeof *request->secrets);
+    request->secret_values = calloc(count + 1, sizeof *request->secret_values);
+    if (request->secrets == NULL || request->secret_values == NULL)
+        return nomem(failure);
+    struct task_secret *secret = request->secrets;
+    const char *name;
+    json_t *member;
+    json_object_foreach (value, name, member) {
+        bool base64 = false;
+        secret->name = name;
+        if (read_secret(secret, member, &base64, failure) < 0 ||
+            (base64 && decode_secret(secret, &request->secret_values[decoded++], failure) < 0))
+            return -1;
+        const char *wrong = secret_wrong(name, secret->value, secret->size, secret->as_env);
+        if (wrong != NULL)
+            return bad(failure, 400, "$.secrets: \"%.64s\" %s", name, wrong);
+        secret++;
+    }
+    request->task.secrets = request->secrets;
+    request->task.secret_count = count;
+    return 0;
+}
+
 /* --- files ----------------------------------------------------------------------------------------------------- */
 
 static int read_paths(const json_t *value, const char *key, const char ***paths, size_t *count,
@@ -396,7 +471,7 @@ static int make_command(struct api_request *request, const struct config *config
 /* --- all together --------------------------------------------------------------------------------------------------
  */
 
-static const char *const later[] = {"secrets", "async"};
+static const char *const later[] = {"async"};
 
 static int read_member(struct api_request *request, const char *key, json_t *value, struct api_failure *failure)
 {
@@ -409,6 +484,8 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         return read_command(request, value, failure);
     if (strcmp(key, "env") == 0)
         return read_environment(request, value, failure);
+    if (strcmp(key, "secrets") == 0)
+        return read_secrets(request, value, failure);
     if (strcmp(key, "stdin") == 0)
         return read_stdin(request, value, json_object_get(request->json, "stdinEncoding"), failure);
     if (strcmp(key, "stdinStream") == 0)
@@ -461,7 +538,7 @@ static int read_member(struct api_request *request, const char *key, json_t *val
         if (strcmp(key, later[i]) == 0)
             return bad(failure, 400, "$.%s is not supported by this version", key);
     failure->hint =
-        "known are agentType command task agent env stdin stdinEncoding terminal workdir timeoutMs "
+        "known are agentType command task agent env secrets stdin stdinEncoding terminal workdir timeoutMs "
         "killTimeout queueTimeoutMs "
         "maxOutputBytes priority retryAttempts idempotent fresh captureOutput streamOutput artifacts copyIn copyOut id";
     return bad(failure, 400, "$.%.64s is not known", key);
@@ -495,6 +572,9 @@ int api_request_parse(struct api_request *request, const char *body, size_t size
     if (!is_bounded(body, size))
         return bad(failure, 400, "the body has more than %u values", VALUES_MAX);
     request->json = json_loadb(body, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    char *near = strstr(error.text, " near '"); /* what stands there may be a secret */
+    if (request->json == NULL && near != NULL)
+        *near = '\0';
     if (request->json == NULL)
         return bad(failure, 400, "the body is not JSON: line %d, column %d: %s", error.line, error.column, error.text);
     if (!json_is_object(request->json))
@@ -539,6 +619,10 @@ void api_request_free(struct api_request *request)
     free_strings(request->made);
     free_strings(request->pairs);
     free(request->stdin_data);
+    free(request->secrets);
+    for (uint8_t **value = request->secret_values; value != NULL && *value != NULL; value++)
+        secret_free(*value);
+    free(request->secret_values);
     free(request->copies);
     free(request->copies_out);
     free(request->artifacts);

@@ -8,12 +8,14 @@
 #include "executor/executor.h"
 
 struct api_request {
-    struct task_request task; /* points into what follows */
-    const char **argv, **env; /* owned arrays */
-    char **made;              /* argv strings made from a template, NULL-terminated; owned */
-    char **pairs;             /* K=V strings, NULL-terminated; owned */
-    uint8_t *stdin_data;      /* decoded; owned */
-    struct task_copy *copies; /* owned arrays */
+    struct task_request task;    /* points into what follows */
+    const char **argv, **env;    /* owned arrays */
+    char **made;                 /* argv strings made from a template, NULL-terminated; owned */
+    char **pairs;                /* K=V strings, NULL-terminated; owned */
+    uint8_t *stdin_data;         /* decoded; owned */
+    struct task_copy *copies;    /* owned arrays */
+    struct task_secret *secrets; /* owned, their values are in `json` or in: */
+    uint8_t **secret_values;     /* decoded; owned, NULL-terminated */
     const char **copies_out, **artifacts;
     json_t *json; /* owned: strings point into it */
     bool capture_given, stream_given;

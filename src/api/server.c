@@ -87,6 +87,8 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
         exchange->received += *size;
         if (exchange->received <= BODY_MAX)
             buffer_append(&exchange->body, data, *size);
+        /* It is libmicrohttpd's own buffer, which is done with what was taken; there may be secrets in it. */
+        explicit_bzero((void *)(uintptr_t)data, *size);
         *size = 0;
         return exchange->received <= DISCARD_MAX ? MHD_YES : MHD_NO;
     }

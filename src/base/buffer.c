@@ -7,6 +7,12 @@
 
 #define BUFFER_KEEP_BYTES (512U * 1024U)
 
+static void wipe(const struct buffer *buffer, size_t from, size_t to)
+{
+    if (buffer->wipe && from < to)
+        explicit_bzero(buffer->memory + from, to - from);
+}
+
 uint8_t *buffer_reserve(struct buffer *buffer, size_t size)
 {
     if (buffer->failed)
@@ -21,6 +27,7 @@ uint8_t *buffer_reserve(struct buffer *buffer, size_t size)
     /* Sliding pays only when it frees at least as much as it moves: appends stay amortised O(1). */
     if (buffer->memory != NULL && buffer->start >= length && buffer->capacity - length >= size) {
         memmove(buffer->memory, buffer->memory + buffer->start, length);
+        wipe(buffer, buffer->start, buffer->end); /* it is at least as far up as it was long */
         buffer->start = 0;
         buffer->end = length;
         return buffer->memory + length;
@@ -35,6 +42,7 @@ uint8_t *buffer_reserve(struct buffer *buffer, size_t size)
     }
     if (length > 0)
         memcpy(memory, buffer->memory + buffer->start, length);
+    wipe(buffer, buffer->start, buffer->end);
     free(buffer->memory);
     buffer->memory = memory;
     buffer->start = 0;
@@ -80,6 +88,7 @@ void buffer_printf(struct buffer *buffer, const char *format, ...)
 
 void buffer_consume(struct buffer *buffer, size_t size)
 {
+    wipe(buffer, buffer->start, buffer->start + size);
     buffer->start += size;
     if (buffer->start < buffer->end)
         return;
@@ -119,6 +128,7 @@ void buffer_free(struct buffer *buffer)
 {
     if (buffer == NULL)
         return;
+    wipe(buffer, buffer->start, buffer->end);
     free(buffer->memory);
     *buffer = (struct buffer){0};
 }

@@ -10,6 +10,7 @@ struct buffer {
     uint8_t *memory; /* owned */
     size_t start, end, capacity;
     bool failed;
+    bool wipe; /* set by whoever puts secrets in: bytes that go are overwritten */
 };
 
 static inline uint8_t *buffer_data(const struct buffer *buffer)
@@ -41,7 +42,8 @@ void buffer_consume(struct buffer *buffer, size_t size);
 /* Appends a NUL that does not count as content, and returns the text; NULL when out of memory. */
 char *buffer_text(struct buffer *buffer);
 
-/* Hands the NUL-terminated memory to the caller (free() it) and leaves the buffer empty. NULL when out of memory. */
+/* Hands the NUL-terminated memory to the caller (free() it; what is in it is his to wipe) and leaves the buffer empty.
+ * NULL when out of memory. */
 char *buffer_take(struct buffer *buffer, size_t *length);
 
 /* Frees the memory and zeroes the struct; NULL is allowed. */

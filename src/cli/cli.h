@@ -39,9 +39,10 @@ struct option_spec {
     const char *name;                           /* "--timeout" */
     const char **text;                          /* set to the value that follows */
     bool *flag;                                 /* or set to true */
-    int (*each)(void *user, const char *value); /* or called with each value; -1 ends */
+    int (*each)(void *user, const char *value); /* or called with each value; -1 ends, -2 too and has said why */
     void *user;
     const char *form; /* how such a value looks; NULL: NAME=VALUE */
+    bool hidden;      /* a value that is wrong is not repeated: it may be a secret */
 };
 
 /* Moves what is no option to the front of `cli->argv` (after the verb's name), stops at "--". `rest` gets the index of

@@ -81,7 +81,7 @@ static int parse_head(const char *head, size_t *content_length)
 int client_begin(int fd, const char *method, const char *path, const char *headers, const char *body, size_t size,
                  struct buffer *rest, size_t *content_length)
 {
-    struct buffer out = {0};
+    struct buffer out = {.wipe = true};
     buffer_printf(&out, "%s %s HTTP/1.1\r\nHost: warmpool\r\n%s", method, path, headers);
     if (body != NULL)
         buffer_printf(&out, "Content-Type: application/json\r\nContent-Length: %zu\r\n", size);

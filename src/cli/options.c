@@ -24,9 +24,16 @@ static int take(struct cli *cli, const struct option_spec *spec, int *at, int en
             return misused(cli, "%s needs a value", spec->name);
         value = cli->argv[++*at];
     }
-    if (spec->text != NULL)
+    if (spec->text != NULL) {
         *spec->text = value;
-    else if (spec->each(spec->user, value) < 0)
+        return 0;
+    }
+    int result = spec->each(spec->user, value);
+    if (result == -2)
+        return -1;
+    if (result < 0 && spec->hidden)
+        return misused(cli, "%s: must be %s", spec->name, spec->form);
+    if (result < 0)
         return misused(cli, "%s %s: must be %s", spec->name, value, spec->form != NULL ? spec->form : "NAME=VALUE");
     return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/json_write.h"
 #include "cli/cli.h"
 #include "cli/copy.h"
+#include "cli/secret.h"
 #include "cli/terminal.h"
 #include "wire/frame.h"
 #include "wire/message.h"
@@ -306,6 +307,7 @@ struct run_options {
     struct copies copies;
     const char *env[256];
     size_t env_count;
+    struct cli_secrets secrets;
 };
 
 static int add_env(void *user, const char *value)
@@ -397,6 +399,7 @@ static void write_request(struct buffer *out, const char *type, const struct run
         }
         jw_close(&json, '}');
     }
+    secrets_write(&options->secrets, &json);
     put_time(&json, "timeoutMs", options->timeout);
     put_time(&json, "killTimeout", options->kill_timeout);
     put_time(&json, "queueTimeoutMs", options->queue_timeout);
@@ -449,15 +452,16 @@ static void catch_signals(struct run *run)
     sigprocmask(SIG_BLOCK, NULL, &run->working);
 }
 
-static int run_task(struct run *run, const char *body, size_t size)
+static int run_task(struct run *run, struct buffer *body)
 {
     size_t length = 0;
     run->fd = client_connect(run->cli, true);
     if (run->fd < 0)
         return EXIT_FAILED;
     catch_signals(run);
-    int status = client_begin(run->fd, "POST", run->path, "Connection: Upgrade\r\nUpgrade: warmpool\r\n", body, size,
-                              &run->in, &length);
+    int status = client_begin(run->fd, "POST", run->path, "Connection: Upgrade\r\nUpgrade: warmpool\r\n",
+                              (const char *)buffer_data(body), buffer_length(body), &run->in, &length);
+    buffer_free(body); /* before the task's time: there may be secrets in it */
     int code;
     if (status == 101) {
         if (run->terminal && run->stdin_open)
@@ -488,10 +492,11 @@ static int run_request(struct cli *cli, struct run_options *options, const char 
                        char **command)
 {
     char path[128] = "/v1/tasks";
-    struct buffer body = {0};
+    struct buffer body = {.wipe = true};
     if (lease != NULL)
         snprintf(path, sizeof path, "/v1/leases/%.64s/tasks", lease);
     write_request(&body, type, options, command);
+    secrets_free(&options->secrets);
     struct run run = {.cli = cli,
                       .path = path,
                       .terminal = options->terminal,
@@ -500,8 +505,7 @@ static int run_request(struct cli *cli, struct run_options *options, const char 
                       .stdin_open = options->interactive,
                       .stdin_credit = STDIN_CREDIT_INITIAL,
                       .code = -1};
-    int code =
-        body.failed ? failed("out of memory") : run_task(&run, (const char *)buffer_data(&body), buffer_length(&body));
+    int code = body.failed ? failed("out of memory") : run_task(&run, &body);
     if (copies_end(&options->copies) && code == 0)
         code = EXIT_FAILED;
     copies_free(&options->copies);
@@ -553,6 +557,16 @@ int verb_run(struct cli *cli)
     const struct option_spec specs[] = {
         {.name = "-i", .flag = &options.interactive},
         {.name = "-e", .each = add_env, .user = &options},
+        {.name = "--secret",
+         .each = secret_file_add,
+         .user = &options.secrets,
+         .form = CLI_SECRET_FORM,
+         .hidden = true},
+        {.name = "--secret-env",
+         .each = secret_env_add,
+         .user = &options.secrets,
+         .form = CLI_SECRET_FORM,
+         .hidden = true},
         {.name = "--timeout", .text = &options.timeout},
         {.name = "--kill-timeout", .text = &options.kill_timeout},
         {.name = "--workdir", .text = &options.workdir},
@@ -589,5 +603,7 @@ int verb_run(struct cli *cli)
         return misused(cli, "the command is missing; it stands after --");
     options.interactive |= options.both;
     options.terminal |= options.both;
+    if (options.interactive && options.secrets.from_stdin)
+        return misused(cli, "-i and a secret from - both want stdin");
     return run_request(cli, &options, in_lease ? NULL : cli->argv[1], in_lease ? cli->argv[1] : NULL, cli->argv + rest);
 }

@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
+#include <jansson.h>
+
 #include "api/server.h"
+#include "base/secret.h"
 #include "daemon/image.h"
 #include "daemon/verbs.h"
 #include "engine/engine.h"
@@ -268,9 +272,20 @@ static void usage(void)
            "`warmpoold config docs` lists the keys.\n");
 }
 
+/* Secrets pass through this process: it leaves no core, nobody but root reads its memory, and JSON values are
+ * overwritten when they are freed. */
+static void guard_secrets(void)
+{
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    json_set_alloc_funcs(malloc, secret_free);
+}
+
 int verb_serve(int argc, char *argv[])
 {
     struct daemon daemon = {.failed = false};
+    guard_secrets();
     struct daemon_arguments *arguments = &daemon.arguments;
     if (arguments_read(arguments, argc, argv) < 0)
         return 2;

@@ -94,11 +94,22 @@ struct task_copy {           /* files that the client brings before the task sta
     const char *name;        /* of what is copied, below a directory that is there; "": its content goes there */
 };
 
+struct task_secret {  /* given to the task in the RUN frame, and kept nowhere else than with the waiting task */
+    const char *name; /* see base/secret.h */
+    const void *value;
+    size_t size;
+    /* The task's variable `name`; else a sealed memory file, whose path is in its variable WARMPOOL_SECRET_name and
+     * whose descriptor in WARMPOOL_SECRETFD_name. */
+    bool as_env;
+};
+
 struct task_request {
     const char *agent_type;
-    const char *id;           /* NULL: one is made */
-    const char *const *argv;  /* NULL-terminated, at least one, argv[0] not empty */
-    const char *const *env;   /* K=V, NULL-terminated, or NULL */
+    const char *id;                    /* NULL: one is made */
+    const char *const *argv;           /* NULL-terminated, at least one, argv[0] not empty */
+    const char *const *env;            /* K=V, NULL-terminated, or NULL */
+    const struct task_secret *secrets; /* copied */
+    size_t secret_count;
     const char *workdir;      /* NULL: the profile's /workspace */
     int64_t timeout_ms;       /* -1: the profile's; 0: none */
     int64_t kill_timeout_ms;  /* -1: the profile's */

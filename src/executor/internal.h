@@ -321,7 +321,11 @@ struct job {
     bool truncated[2];
     uint64_t max_output_bytes;
     uint32_t timeout_ms, kill_timeout_ms;
-    const char **argv, **env; /* into `strings` */
+    const char **argv, **env;       /* into `strings` */
+    struct message_secret *secrets; /* into `strings` too */
+    uint32_t secret_count;          /* of those that become files */
+    char *secret_memory;            /* where all secrets are, those of `env` included */
+    size_t secret_bytes;            /* 0: there are none */
     const char *workdir;
     const uint8_t *stdin_given; /* all that was given at once */
     const uint8_t *stdin_data;  /* the part of it that has not been sent */
@@ -357,6 +361,19 @@ void job_stop(struct job *job, enum task_outcome outcome, const char *format, ..
     __attribute__((format(printf, 3, 4)));
 /* It has something to be done from the loop. */
 void job_soon(struct job *job);
+
+/* secrets.c */
+struct secrets_measure {
+    size_t files, variables; /* secrets, entries of the environment for them */
+    size_t name_bytes;       /* of entries that only name files */
+    size_t bytes;            /* of the secrets, wiped with the job */
+};
+int secrets_check(const struct task_request *request, struct secrets_measure *measure, struct error *err);
+/* Puts them behind the `count` entries of the job's environment, for which there is room; `array` has room for
+ * measure.files of them, `names` and `memory` for what was measured. */
+void secrets_copy(struct job *job, const struct task_request *request, size_t count, char *array, char *names,
+                  char *memory);
+void secrets_wipe(struct job *job);
 
 /* transfer.c */
 int transfer_check(const struct task_request *request, struct error *err);

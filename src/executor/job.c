@@ -31,6 +31,7 @@ static struct runner_conn *conn_on(const struct job *job)
 
 struct measure {
     size_t argc, envc, bytes;
+    struct secrets_measure secrets;
 };
 
 static int check_id(const char *id, struct error *err)
@@ -67,10 +68,13 @@ static int check_request(const struct task_request *request, struct measure *mea
             return error_set(err, ERROR_INVALID, "the working directory \"%.100s\" is not absolute", request->workdir);
         measure->bytes += strlen(request->workdir) + 1;
     }
-    size_t strings = measure->argc + measure->envc;
-    if (measure->argc > RUN_STRINGS_MAX || measure->envc > RUN_STRINGS_MAX ||
-        measure->bytes + 5 * strings > STRINGS_MAX)
-        return error_set(err, ERROR_INVALID, "the command and its environment are larger than %u bytes", STRINGS_MAX);
+    if (secrets_check(request, &measure->secrets, err) < 0)
+        return -1;
+    size_t strings = measure->argc + measure->envc + measure->secrets.variables + measure->secrets.files;
+    size_t bytes = measure->bytes + measure->secrets.name_bytes + measure->secrets.bytes;
+    if (measure->argc > RUN_STRINGS_MAX || measure->envc > RUN_STRINGS_MAX || bytes + 5 * strings > STRINGS_MAX)
+        return error_set(err, ERROR_INVALID, "the command, its environment and its secrets are larger than %u bytes",
+                         STRINGS_MAX);
     if (request->stdin_size > STDIN_INLINE_MAX)
         return error_set(err, ERROR_INVALID, "stdin given with the task is larger than %u bytes; stream it",
                          STDIN_INLINE_MAX);
@@ -99,6 +103,20 @@ static int check_environment(const struct task_request *request, const struct pr
             return error_set(err, ERROR_INVALID,
                              "the variable %.*s is not in environmentWhitelist of %s; leave it out or add it there",
                              length > 100 ? 100 : (int)length, *entry, profile->agent_type);
+    }
+    return 0;
+}
+
+static int check_secret_variables(const struct task_request *request, const struct profile *profile, struct error *err)
+{
+    for (size_t i = 0; i < request->secret_count; i++) {
+        const char *name = request->secrets[i].name;
+        if (request->secrets[i].as_env && !is_whitelisted(profile, name, strlen(name)))
+            return error_set(
+                err, ERROR_INVALID,
+                "the secret %s would be a variable that is not in environmentWhitelist of %s; give it as a "
+                "file, or add it there",
+                name, profile->agent_type);
     }
     return 0;
 }
@@ -144,13 +162,16 @@ static void make_id(struct executor *executor, char id[72])
 
 static struct job *job_new(struct agent_pool *owner, const struct task_request *request, const struct measure *measure)
 {
-    size_t arrays = (measure->argc + 1 + measure->envc + 2) * sizeof(char *);
-    struct job *job = malloc(sizeof *job + arrays + measure->bytes + request->stdin_size);
+    const struct secrets_measure *secrets = &measure->secrets;
+    size_t list = secrets->files * sizeof(struct message_secret);
+    size_t arrays = list + (measure->argc + 1 + measure->envc + secrets->variables + 2) * sizeof(char *);
+    size_t texts = measure->bytes + secrets->name_bytes;
+    struct job *job = malloc(sizeof *job + arrays + texts + secrets->bytes + request->stdin_size);
     if (job == NULL)
         return NULL;
     memset(job, 0, sizeof *job);
     const struct profile *profile = owner->profile;
-    char *next_array = job->strings;
+    char *next_array = job->strings + list;
     char *next_text = job->strings + arrays;
     job->argv = copy_strings(&next_array, &next_text, request->argv, measure->argc);
     job->env = copy_strings(&next_array, &next_text, request->env, measure->envc);
@@ -161,6 +182,10 @@ static struct job *job_new(struct agent_pool *owner, const struct task_request *
         job->env[measure->envc + 1] = NULL;
     }
     job->workdir = request->workdir != NULL ? copy_text(&next_text, request->workdir) : "";
+    char *secret_memory = job->strings + arrays + texts;
+    if (request->secret_count > 0)
+        secrets_copy(job, request, measure->envc + (request->term != NULL), job->strings, next_text, secret_memory);
+    next_text = secret_memory + secrets->bytes;
     if (request->stdin_size > 0) {
         memcpy(next_text, request->stdin_data, request->stdin_size);
         job->stdin_given = job->stdin_data = (uint8_t *)next_text;
@@ -202,6 +227,7 @@ static void job_free(struct job *job)
     buffer_free(&job->early_stdin);
     buffer_free(&job->stdin_kept);
     transfer_free(job);
+    secrets_wipe(job);
     free(job);
     if (executor->closing)
         executor_kick(executor);
@@ -269,8 +295,10 @@ static void leave(struct job *job)
 
 static struct job *job_discard(struct job *job)
 {
-    if (job != NULL)
-        transfer_free(job);
+    if (job == NULL)
+        return NULL;
+    transfer_free(job);
+    secrets_wipe(job);
     free(job);
     return NULL;
 }
@@ -287,7 +315,8 @@ struct task *executor_submit(struct executor *executor, const struct task_reques
         return NULL;
     struct lease *lease = NULL;
     struct agent_pool *owner = find_owner(executor, request, &lease, err);
-    if (owner == NULL || check_environment(request, owner->profile, err) < 0)
+    if (owner == NULL || check_environment(request, owner->profile, err) < 0 ||
+        check_secret_variables(request, owner->profile, err) < 0)
         return NULL;
     if (request->id != NULL && hash_find(&executor->jobs_by_id, request->id) != NULL) {
         error_set(err, ERROR_CONFLICT, "a task with the id \"%s\" is queued or running", request->id);
@@ -407,11 +436,13 @@ static void send_run(struct job *job, struct runner_conn *conn)
                               .credit_stderr = job->output_window,
                               .rows = job->rows,
                               .columns = job->columns,
-                              .workdir = job->workdir};
+                              .workdir = job->workdir,
+                              .secretc = job->secret_count,
+                              .secret_list = job->secrets};
     job->run_on = conn;
     job->run_at = runner_conn_sent(conn) + runner_conn_unsent(conn);
     job->run_us = clock_us();
-    runner_conn_run(conn, job->number, &run, job->argv, job->env);
+    runner_conn_run(conn, job->number, &run, job->argv, job->env, job->secret_bytes > 0);
     job->granted[0] = job->granted[1] = job->output_window;
 }
 

@@ -12,7 +12,7 @@ struct spec_parts { /* what a container_spec points at */
     const char *entrypoint[FIXED_ARGUMENTS + RECEIPT_MOUNTS_MAX + 1];
     struct engine_tmpfs tmpfs[RECEIPT_MOUNTS_MAX];
     struct engine_bind binds[3 + 32];
-    struct engine_ulimit ulimits[16];
+    struct engine_ulimit ulimits[16 + 1];
     struct engine_label labels[3];
     struct engine_volume volume;
     const char *env[256];
@@ -203,10 +203,15 @@ void worker_create(struct worker *worker, engine_id_fn *done)
     spec.binds = parts.binds;
     spec.env = parts.env;
 
-    for (size_t i = 0; i < profile->ulimit_count && spec.ulimit_count < sizeof parts.ulimits / sizeof parts.ulimits[0];
-         i++)
+    bool core = false;
+    for (size_t i = 0;
+         i < profile->ulimit_count && spec.ulimit_count < sizeof parts.ulimits / sizeof parts.ulimits[0] - 1; i++) {
         parts.ulimits[spec.ulimit_count++] = (struct engine_ulimit){
             .name = profile->ulimits[i].name, .soft = profile->ulimits[i].soft, .hard = profile->ulimits[i].hard};
+        core |= strcmp(profile->ulimits[i].name, "core") == 0;
+    }
+    if (!core) /* what a task had in memory, secrets among it, ends up in no file unasked */
+        parts.ulimits[spec.ulimit_count++] = (struct engine_ulimit){.name = "core"};
     spec.ulimits = parts.ulimits;
 
     snprintf(parts.slot, sizeof parts.slot, "%u", worker->slot->index);

@@ -20,6 +20,8 @@
 #include "config/config.h"
 #include "executor/executor.h"
 
+#define WP_SECRETS 32U
+
 #define EXPORT        WP_API
 #define READY_POLL_NS 5000000L
 
@@ -378,7 +380,8 @@ EXPORT void wp_result_free(wp_result *result)
 
 /* --- tasks ---------------------------------------------------------------------------------------------------- */
 
-static int read_task(wp_task *task, const wp_task *given, struct task_request *request, wp_error *error)
+static int read_task(wp_task *task, const wp_task *given, struct task_request *request,
+                     struct task_secret secrets[WP_SECRETS], wp_error *error)
 {
     *task = (wp_task)WP_TASK_INIT;
     if (given == NULL)
@@ -388,10 +391,21 @@ static int read_task(wp_task *task, const wp_task *given, struct task_request *r
         return fail(error, ERROR_INVALID, "the task has no agent_type");
     if (task->priority < 0 || task->priority > (int)PRIORITY_BACKGROUND)
         return fail(error, ERROR_INVALID, "the priority must be 0 (critical) to 4 (background)");
+    if (task->secrets == NULL)
+        task->secret_count = 0;
+    if (task->secret_count > WP_SECRETS)
+        return fail(error, ERROR_INVALID, "there are more secrets than the 32 that a task may have");
+    for (size_t i = 0; i < task->secret_count; i++)
+        secrets[i] = (struct task_secret){.name = task->secrets[i].name,
+                                          .value = task->secrets[i].value,
+                                          .size = task->secrets[i].size,
+                                          .as_env = task->secrets[i].as_env != 0};
     *request = (struct task_request){.agent_type = task->agent_type,
                                      .id = task->id,
                                      .argv = task->argv,
                                      .env = task->env,
+                                     .secrets = secrets,
+                                     .secret_count = task->secret_count,
                                      .workdir = task->workdir,
                                      .timeout_ms = task->timeout_ms,
                                      .kill_timeout_ms = task->kill_timeout_ms,
@@ -413,6 +427,7 @@ struct execution {
     struct call call;
     wp_task task;
     struct task_request request;
+    struct task_secret secrets[WP_SECRETS]; /* of the request: into what the caller gave */
     wp_result *result;
     struct submitted *submitted; /* NULL: the caller waits */
 };
@@ -446,7 +461,7 @@ static void execute_call(wp_executor *wp, struct call *call)
 EXPORT wp_result *wp_executor_execute(wp_executor *wp, const wp_task *given, wp_error *error)
 {
     struct execution execution = {.result = NULL};
-    if (read_task(&execution.task, given, &execution.request, error) < 0 || enter(wp, error) < 0)
+    if (read_task(&execution.task, given, &execution.request, execution.secrets, error) < 0 || enter(wp, error) < 0)
         return NULL;
     call_do(wp, &execution.call, execute_call);
     if (execution.call.result < 0)
@@ -528,7 +543,8 @@ EXPORT char *wp_executor_submit(wp_executor *wp, const wp_task *given, wp_error 
     }
     submitted->wp = wp;
     submission.execution->submitted = submitted;
-    if (read_task(&submission.execution->task, given, &submission.execution->request, error) < 0 ||
+    if (read_task(&submission.execution->task, given, &submission.execution->request, submission.execution->secrets,
+                  error) < 0 ||
         enter(wp, error) < 0)
         goto failed;
     call_do(wp, &submission.call, submit_call);

@@ -146,6 +146,8 @@ static bool handle_run(struct runner *runner, const struct frame *frame)
     if (runner->phase != PHASE_IDLE || frame->task == 0 || message_run_decode(frame->payload, frame->length, &run) < 0)
         return false;
     task_run(runner, frame->task, &run);
+    /* Nothing of it is needed any more, and there may be secrets in it. */
+    forget_bytes((void *)(uintptr_t)frame->payload, frame->length);
     return true;
 }
 

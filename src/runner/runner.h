@@ -198,20 +198,30 @@ struct terminal {
 int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns);
 void terminal_resize(int master, uint16_t rows, uint16_t columns);
 
+/* secrets.c: each in a sealed memory file of its own, which only the task's processes keep */
+struct secrets {
+    int fd[SECRETS_MAX]; /* beyond those that the task will find them at */
+    uint32_t count;
+};
+/* 0 or errno. What is open then is in `secrets` either way. */
+int secrets_open(struct secrets *secrets, const struct message_run *run);
+void secrets_close(struct secrets *secrets);
+
 /* spawn.c */
 struct spawn_request {
     const char *workdir; /* "": the container's */
     char *const *argv, *const *env;
-    int in, out, err;     /* become 0, 1, 2 */
-    bool terminal;        /* `in` is one: it becomes the controlling terminal */
-    uint32_t cpu_limit_s; /* 0: none */
+    int in, out, err;              /* become 0, 1, 2 */
+    bool terminal;                 /* `in` is one: it becomes the controlling terminal */
+    uint32_t cpu_limit_s;          /* 0: none */
+    const struct secrets *secrets; /* become SECRET_FD_FIRST and up; NULL: none */
 };
 struct spawn_failure {
     int error;
     uint8_t stage; /* enum spawn_stage */
 };
-/* pid, or -1 with `failure`. The child is in a session of its own, with default signals and nothing open but 0, 1, 2.
- */
+/* pid, or -1 with `failure`. The child is in a session of its own, with default signals and nothing open but 0, 1, 2
+ * and the secrets. */
 pid_t spawn(const struct runner *runner, const struct spawn_request *request, struct spawn_failure *failure);
 /* A real fork, exec and reap of this program doing nothing; errno or 0. */
 int spawn_probe(struct runner *runner);

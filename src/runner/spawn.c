@@ -76,6 +76,10 @@ static void child(const struct runner *runner, const struct spawn_request *reque
     failure->stage = SPAWN_WORKDIR;
     if (request->workdir[0] != '\0' ? chdir(request->workdir) < 0 : runner->cwd_fd >= 0 && fchdir(runner->cwd_fd) < 0)
         goto failed;
+    failure->stage = SPAWN_SETUP; /* last, for what is open there may be what was needed until now */
+    for (uint32_t i = 0; request->secrets != NULL && i < request->secrets->count; i++)
+        if (dup2(request->secrets->fd[i], SECRET_FD_FIRST + (int)i) < 0)
+            goto failed;
     failure->stage = SPAWN_EXEC;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -172,10 +172,13 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
 
     struct ends ends;
     struct pointers pointers = {0};
+    struct secrets secrets = {.count = 0};
     struct spawn_failure failure = {.error = ends_open(&ends, run), .stage = SPAWN_SETUP};
     bool terminal = (run->flags & RUN_FLAG_TERMINAL) != 0;
     if (failure.error == 0 && !make_pointers(runner, run, small, &pointers))
         failure.error = ENOMEM;
+    if (failure.error == 0)
+        failure.error = secrets_open(&secrets, run);
     if (failure.error == 0) {
         struct spawn_request request = {.workdir = run->workdir,
                                         .argv = pointers.argv,
@@ -186,12 +189,14 @@ void task_run(struct runner *runner, uint32_t number, const struct message_run *
                                         .out = ends.out,
                                         .err = terminal ? ends.out : ends.err,
                                         .terminal = terminal,
-                                        .cpu_limit_s = run->cpu_limit_s};
+                                        .cpu_limit_s = run->cpu_limit_s,
+                                        .secrets = &secrets};
         task->begun_us = now_us();
         task->pid = spawn(runner, &request, &failure);
-        if (pointers.size > 0)
-            munmap(pointers.memory, pointers.size);
     }
+    if (pointers.size > 0)
+        munmap(pointers.memory, pointers.size);
+    secrets_close(&secrets);
     close_fd(&ends.in);
     close_fd(&ends.err);
     task->exit.spawn_us = now_us() - begun;

@@ -296,10 +296,11 @@ void runner_conn_feed(struct runner_conn *conn, const uint8_t *data, size_t size
 /* --- requests --------------------------------------------------------------------------------------- */
 
 void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
-                     const char *const env[])
+                     const char *const env[], bool secret)
 {
     if (conn->lost)
         return;
+    conn->out.wipe |= secret;
     size_t size = message_run_size(run, argv, env);
     uint8_t *room = buffer_reserve(&conn->out, FRAME_HEADER_BYTES + size);
     if (room == NULL)
@@ -416,6 +417,7 @@ void runner_conn_flush(struct runner_conn *conn)
         buffer_consume(&conn->out, (size_t)written);
         conn->sent += (uint64_t)written;
     }
+    conn->out.wipe = false; /* it is empty */
     if (conn->out.failed)
         conn->ops->abort(conn->carrier);
 }

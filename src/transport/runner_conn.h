@@ -75,8 +75,9 @@ bool runner_conn_ready(const struct runner_conn *conn);
 
 /* Each appends one frame; nothing is written before runner_conn_flush(). Silently nothing after `lost`. `lost` is never
  * called from inside these. */
+/* `secret`: there are secrets in it, the environment included; nothing of it stays in memory here once it is sent. */
 void runner_conn_run(struct runner_conn *conn, uint32_t task, const struct message_run *run, const char *const argv[],
-                     const char *const env[]);
+                     const char *const env[], bool secret);
 void runner_conn_stdin(struct runner_conn *conn, uint32_t task, const void *data, size_t size, bool eof);
 /* -1 when a path is too long; then nothing is sent. */
 int runner_conn_put(struct runner_conn *conn, uint32_t task, const struct message_put *put);

@@ -29,13 +29,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_VERSION       3U
+#define WIRE_VERSION       4U
 #define FRAME_MAGIC        0x5057U
 #define FRAME_HEADER_BYTES 16U
 #define FRAME_TAIL_MARKER  4U
 #define FRAME_TAIL_BYTES   (FRAME_TAIL_MARKER + 1U)
 #define FRAME_DATA_MAX     (64U * 1024U)         /* payload of STDIN, STDOUT, STDERR */
-#define FRAME_RUN_MAX      (4U * 1024U * 1024U)  /* payload of RUN: argv and environment */
+#define FRAME_RUN_MAX      (4U * 1024U * 1024U)  /* payload of RUN: argv, environment, secrets */
 #define FRAME_RESULT_MAX   (96U * 1024U * 1024U) /* payload of RESULT, daemon to API client only */
 
 enum frame_type {

@@ -166,12 +166,21 @@ static size_t strings_size(const char *const strings[], uint32_t *count)
     return size;
 }
 
-#define RUN_FIXED_BYTES (6U * 4U + 2U * 2U + 2U * 4U)
+#define RUN_FIXED_BYTES (6U * 4U + 2U * 2U + 3U * 4U)
+
+static size_t secrets_size(const struct message_run *message)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < message->secretc; i++)
+        size += 4 + (size_t)message->secret_list[i].size;
+    return size;
+}
 
 size_t message_run_size(const struct message_run *message, const char *const argv[], const char *const env[])
 {
     uint32_t count;
-    return RUN_FIXED_BYTES + 4 + strlen(message->workdir) + 1 + strings_size(argv, &count) + strings_size(env, &count);
+    return RUN_FIXED_BYTES + 4 + strlen(message->workdir) + 1 + strings_size(argv, &count) + strings_size(env, &count) +
+           secrets_size(message);
 }
 
 void message_run_encode(const struct message_run *message, const char *const argv[], const char *const env[],
@@ -192,10 +201,24 @@ void message_run_encode(const struct message_run *message, const char *const arg
     wire_put_string(&writer, message->workdir);
     wire_put_u32(&writer, argc);
     wire_put_u32(&writer, envc);
+    wire_put_u32(&writer, message->secretc);
     for (uint32_t i = 0; i < argc; i++)
         wire_put_string(&writer, argv[i]);
     for (uint32_t i = 0; i < envc; i++)
         wire_put_string(&writer, env[i]);
+    for (uint32_t i = 0; i < message->secretc; i++) {
+        wire_put_u32(&writer, message->secret_list[i].size);
+        wire_put_bytes(&writer, message->secret_list[i].value, message->secret_list[i].size);
+    }
+}
+
+struct message_secret wire_get_secret(struct wire_reader *reader)
+{
+    uint32_t size = wire_get_u32(reader);
+    if (size > SECRET_BYTES_MAX)
+        reader->bad = true;
+    const uint8_t *value = wire_get_bytes(reader, size);
+    return (struct message_secret){.value = value, .size = value == NULL ? 0 : size};
 }
 
 int message_run_decode(const uint8_t *payload, size_t size, struct message_run *message)
@@ -213,7 +236,9 @@ int message_run_decode(const uint8_t *payload, size_t size, struct message_run *
     message->workdir = wire_get_string(&reader);
     message->argc = wire_get_u32(&reader);
     message->envc = wire_get_u32(&reader);
-    if (message->argc == 0 || message->argc > RUN_STRINGS_MAX || message->envc > RUN_STRINGS_MAX ||
+    message->secretc = wire_get_u32(&reader);
+    if (message->argc == 0 || message->secretc > SECRETS_MAX || message->argc > RUN_STRINGS_MAX ||
+        message->envc > RUN_STRINGS_MAX ||
         (message->flags & ~(RUN_FLAG_STDIN | RUN_FLAG_KEEP_BACKGROUND | RUN_FLAG_TERMINAL)) != 0)
         return -1;
     message->argv = reader;
@@ -226,6 +251,9 @@ int message_run_decode(const uint8_t *payload, size_t size, struct message_run *
         if (equals == NULL || equals == entry)
             reader.bad = true;
     }
+    message->secrets = reader;
+    for (uint32_t i = 0; i < message->secretc && !reader.bad; i++)
+        wire_get_secret(&reader);
     return wire_reader_end(&reader);
 }
 

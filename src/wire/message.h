@@ -62,6 +62,16 @@ int message_sync_decode(const uint8_t *payload, size_t size, struct message_sync
 
 #define RUN_STRINGS_MAX 65536U /* argv and environment entries, each */
 
+/* Secrets: the task finds the first one at descriptor SECRET_FD_FIRST, the others right behind it, in this order. */
+#define SECRETS_MAX      32U
+#define SECRET_BYTES_MAX 65536U /* each */
+#define SECRET_FD_FIRST  3
+
+struct message_secret {
+    const void *value; /* any bytes */
+    uint32_t size;
+};
+
 struct message_run {
     uint32_t flags;
     uint32_t timeout_ms;      /* 0: no deadline */
@@ -70,13 +80,18 @@ struct message_run {
     uint32_t credit_stderr;
     uint32_t cpu_limit_s; /* RLIMIT_CPU of each of its processes; 0: none */
     uint16_t rows, columns;
-    const char *workdir;     /* "": the container's */
-    uint32_t argc;           /* at least 1 */
-    uint32_t envc;           /* entries K=V, added to or replacing the container's */
-    struct wire_reader argv; /* decoded: argc strings; read with wire_get_string() */
-    struct wire_reader env;  /* decoded: envc strings */
+    const char *workdir;                      /* "": the container's */
+    uint32_t argc;                            /* at least 1 */
+    uint32_t envc;                            /* entries K=V, added to or replacing the container's */
+    struct wire_reader argv;                  /* decoded: argc strings; read with wire_get_string() */
+    struct wire_reader env;                   /* decoded: envc strings */
+    uint32_t secretc;                         /* at most SECRETS_MAX */
+    const struct message_secret *secret_list; /* to encode: secretc of them */
+    struct wire_reader secrets;               /* decoded: secretc; read with wire_get_secret() */
 };
 
+/* Size 0 when malformed; the value points into the payload. */
+struct message_secret wire_get_secret(struct wire_reader *reader);
 /* Bytes that message_run_encode() will write. argv and env are NULL-terminated; env may be NULL. */
 size_t message_run_size(const struct message_run *message, const char *const argv[], const char *const env[]);
 void message_run_encode(const struct message_run *message, const char *const argv[], const char *const env[],

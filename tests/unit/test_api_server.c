@@ -306,7 +306,13 @@ static void wrong_requests_say_where(void **state)
     refused("{" CODER "\"command\":[\"\"]}", 400, "$.command[0]");
     refused("{" CODER "\"command\":[\"a\\u0000b\"]}", 400, "$.command[0] must not contain a NUL");
     refused("{" CODER "\"command\":[\"a\"],\"colour\":1}", 400, "$.colour is not known");
-    refused("{" CODER "\"command\":[\"a\"],\"secrets\":{}}", 400, "$.secrets is not supported");
+    refused("{" CODER "\"command\":[\"a\"],\"secrets\":[]}", 400, "$.secrets must be an object");
+    refused("{" CODER "\"command\":[\"a\"],\"secrets\":{\"A\":1}}", 400, "$.secrets.A must be a string");
+    refused("{" CODER "\"command\":[\"a\"],\"secrets\":{\"A\":{}}}", 400, "$.secrets.A must be a string");
+    refused("{" CODER "\"command\":[\"a\"],\"secrets\":{\"A B\":\"\"}}", 400, "\"A B\" must have a name");
+    refused("{" CODER "\"command\":[\"a\"],\"secrets\":{\"A\":{\"value\":\"\",\"as\":\"file \"}}}", 400,
+            "$.secrets.A.as must be file or env");
+    refused("{" CODER "\"command\":[\"a\"],\"async\":true}", 400, "$.async is not supported");
     refused("{" CODER "\"command\":[\"a\"],\"env\":{\"A\":1}}", 400, "$.env.A must be a string");
     refused("{" CODER "\"command\":[\"a\"],\"env\":{\"A=B\":\"\"}}", 400, "no name of a variable");
     refused("{" CODER "\"command\":[\"a\"],\"timeoutMs\":-1}", 400, "$.timeoutMs");

@@ -122,6 +122,49 @@ static void test_run(void **state)
     free(bytes);
 }
 
+static uint8_t *encode_secrets(const struct message_secret *secrets, uint32_t count, size_t *size)
+{
+    const char *const argv[] = {"prog", NULL};
+    struct message_run run = {.workdir = "", .secret_list = secrets, .secretc = count};
+    *size = message_run_size(&run, argv, NULL);
+    uint8_t *bytes = malloc(*size);
+    message_run_encode(&run, argv, NULL, bytes, *size);
+    return bytes;
+}
+
+static void test_run_with_secrets(void **state)
+{
+    (void)state;
+    static uint8_t large[SECRET_BYTES_MAX + 1];
+    const struct message_secret secrets[] = {{"a\0b", 4}, {"", 0}, {"xyz", 3}};
+    size_t size;
+    struct message_run out;
+    uint8_t *bytes = encode_secrets(secrets, 3, &size);
+    assert_int_equal(message_run_decode(bytes, size, &out), 0);
+    assert_int_equal(out.secretc, 3);
+    for (int i = 0; i < 3; i++) {
+        struct message_secret secret = wire_get_secret(&out.secrets);
+        assert_int_equal(secret.size, secrets[i].size);
+        assert_memory_equal(secret.value, secrets[i].value, secret.size);
+    }
+    ASSERT_ONLY_WHOLE(message_run_decode, bytes, size, struct message_run);
+    memset(bytes + size - 7, 0xff, 4); /* a size past the end, and the largest there is */
+    assert_int_equal(message_run_decode(bytes, size, &out), -1);
+    free(bytes);
+
+    struct message_secret many[SECRETS_MAX + 1] = {{large, SECRET_BYTES_MAX}};
+    bytes = encode_secrets(many, SECRETS_MAX, &size);
+    assert_int_equal(message_run_decode(bytes, size, &out), 0);
+    free(bytes);
+    bytes = encode_secrets(many, SECRETS_MAX + 1, &size);
+    assert_int_equal(message_run_decode(bytes, size, &out), -1);
+    free(bytes);
+    many[0].size++;
+    bytes = encode_secrets(many, 1, &size);
+    assert_int_equal(message_run_decode(bytes, size, &out), -1);
+    free(bytes);
+}
+
 static void test_run_with_malformed_strings_is_refused(void **state)
 {
     (void)state;
@@ -308,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_lengths_are_bounded_by_type),
         cmocka_unit_test(test_sync),
         cmocka_unit_test(test_run),
+        cmocka_unit_test(test_run_with_secrets),
         cmocka_unit_test(test_run_with_malformed_strings_is_refused),
         cmocka_unit_test(test_receipt),
         cmocka_unit_test(test_every_surface_of_a_receipt_is_compared),

@@ -132,6 +132,39 @@ static void test_callers_of_an_older_header_are_served(void **state)
     wp_result_free(result);
 }
 
+static void test_secrets(void **state)
+{
+    (void)state;
+    wp_error error;
+    wp_secret secrets[] = {{.name = "KEY", .value = "a\0b", .size = 3},
+                           {.name = "WORD", .value = "xyz", .size = 3, .as_env = 1}};
+    const char *argv[] = {"sh", "-c", "cat $WARMPOOL_SECRET_KEY; echo .$WORD", NULL};
+    wp_task task = WP_TASK_INIT;
+    task.agent_type = "coder";
+    task.argv = argv;
+    task.secrets = secrets;
+    task.secret_count = 2;
+    wp_result *result = wp_executor_execute(executor, &task, &error);
+    assert_non_null(result);
+    assert_int_equal(result->output_size, 8);
+    assert_memory_equal(result->output, "a\0b.xyz\n", 8);
+    wp_result_free(result);
+
+    secrets[1].name = "KEY"; /* twice */
+    assert_null(wp_executor_execute(executor, &task, &error));
+    assert_int_equal(error.code, WP_ERROR_INVALID);
+    assert_non_null(strstr(error.message, "two secrets \"KEY\""));
+    secrets[1].name = NULL;
+    assert_null(wp_executor_execute(executor, &task, &error));
+    secrets[1] = (wp_secret){.name = "NONE", .size = 3};
+    assert_null(wp_executor_execute(executor, &task, &error));
+    assert_non_null(strstr(error.message, "must have a value"));
+    task.secret_count = 33;
+    assert_null(wp_executor_execute(executor, &task, &error));
+    assert_int_equal(error.code, WP_ERROR_INVALID);
+    assert_null(strstr(error.message, "xyz"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +172,7 @@ int main(void)
         cmocka_unit_test(test_a_lease_that_there_is_not),
         cmocka_unit_test(test_a_lease_waits_for_a_container_and_no_longer_than_it_may),
         cmocka_unit_test(test_callers_of_an_older_header_are_served),
+        cmocka_unit_test(test_secrets),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

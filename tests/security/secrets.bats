@@ -236,3 +236,17 @@ arguments_have() { # arguments_have TEXT: of any process, or its environment
     run -0 wp_run coder -- sh -c 'ulimit -c; ulimit -Hc'
     [ "$output" = $'0\n0' ]
 }
+
+@test "controls: without its defences the same looks find them" {
+    local word init
+    [ -x "$BUILD/weak/src/daemon/warmpoold" ] || skip "no build with defences off: make weak"
+    word=$(marker)
+    (
+        WARMPOOL_WEAKEN="coder=wipe-memory,secret-seal" WEAK=1 daemon_start networkMode=none
+        post_secret "$word" true >/dev/null
+        memory_has "$(init_of_coder)" "$word" && wp_run coder --secret TOKEN=hello -- sh -c 'echo x >&3 && cat /proc/self/fd/3'
+        echo "$?" >"$BATS_TEST_TMPDIR/result"
+        daemon_finish
+    )
+    [ "$(cat "$BATS_TEST_TMPDIR/result")" = 0 ]
+}

@@ -1,7 +1,10 @@
 # Leak canaries: a hostile task of warmpool's own, and the look after it. With a defence off they have to meet what was left.
 load ../integration/helper
 
-teardown_file() { [ -z "${PLACE:-}" ] || daemon_finish; }
+teardown() {
+    audit
+    daemon_finish
+}
 
 canaries_of() { pool_of "$1" .canaries; }
 have_looked() { [ "$(canaries_of "$1")" -ge "$2" ]; }
@@ -15,32 +18,25 @@ have_looked() { [ "$(canaries_of "$1")" -ge "$2" ]; }
     run ! grep -E "canary|retired" "$DAEMON_LOG"
     warmpool events --no-follow --json | jq -se 'all(.[]; .type != "taskStarted" and .type != "taskEnded" and .type != "contamination")'
     [ "$(wp_run coder --json -- true | jq .metadata.execCount)" = 1 ]
-    audit
 }
 
 @test "one spare container is left alone while it is in use; alone and idle for long it is looked at" {
-    daemon_finish
     daemon_start poolSize=1 maxPoolSize=1 canaryInterval=1s
     for _ in $(seq 30); do wp_run coder -- sleep 0.1; done
     [ "$(canaries_of coder)" = 0 ]
     eventually 30 have_looked coder 1
-    audit
 }
 
 @test "idle time goes on through canaries: containerIdleTimeout is met" {
-    daemon_finish
     daemon_start poolSize=2 minPoolSize=0 canaryInterval=1s containerIdleTimeout=4s
     eventually 15 have_looked coder 1
     eventually 15 pool_settles coder 0
-    audit
 }
 
 @test "canaryInterval: 0 is never" {
-    daemon_finish
     daemon_start poolSize=2 canaryInterval=0
     sleep 3
     [ "$(canaries_of coder)" = 0 ]
-    audit
 }
 
 # fouled_without DEFENCE WORDS: with it off (and the receipt's comparison, which would have destroyed the container) the canary meets it.
@@ -51,7 +47,6 @@ fouled_without() {
 }
 
 @test "control: with wiping, System V removal or killing off the canary meets what was left; reuse ends until resume" {
-    daemon_finish
     export WARMPOOL_WEAKEN="wipe=wipe,receipt;sysv=sysv,receipt;kill=kill,receipt"
     WEAK=1 daemon_start poolSize=2 warmupAgentTypes=wipe,sysv,kill canaryInterval=1s
     have_told() {

@@ -25,7 +25,8 @@ audit_here() { eventually 20 settled; }
 settled() { api GET /v1/containers | jq -e 'all(.[]; .state == "idle")' >/dev/null; }
 
 @test "a task sees gVisor's kernel, its neighbour of another type the host's" {
-    [[ "$(wp_run coder -- dmesg)" == *gVisor* ]]
+    # The kernel that gVisor's sentry says it is; its log, which names it, is closed to tasks.
+    [[ "$(wp_run coder -- cat /proc/version)" == "Linux version 4.4.0 "*2016 ]]
     [ "$(wp_run coder -- uname -r)" != "$(uname -r)" ]
     [ "$(wp_run plain -- uname -r)" = "$(uname -r)" ]
     docker inspect --format '{{.HostConfig.Runtime}}' $(docker ps -q --filter "label=io.warmpool.type=coder") | sort -u | grep -x runsc
